@@ -1,0 +1,196 @@
+"""The command line: ``b2g denoise | score | methods | datasets``.
+
+Exit code 0 when done, 2 with one sentence on the standard error for bad input, 130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from b2g.errors import B2GError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="b2g", description="Denoise a picture with a network trained on that one picture."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    denoise = commands.add_parser("denoise", help="denoise picture files, or pictures of a data set")
+    denoise.add_argument("pictures", nargs="+", metavar="PICTURE", help="a file, or a name such as set9/F16")
+    denoise.add_argument("-o", "--output", help="file (one picture) or folder; by default PICTURE-denoised")
+    denoise.add_argument("--method", default="b2g", help="see 'b2g methods' (default: b2g)")
+    denoise.add_argument("--profile", help="the method's named settings, e.g. fast, best, faithful, paper")
+    denoise.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting")
+    denoise.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    denoise.add_argument("--precision", default="auto", help="auto, float32 or bfloat16 (default: auto)")
+    denoise.add_argument("--seed", type=int, default=0)
+    denoise.add_argument("--clean", help="the clean picture: PSNR is shown against it, it is not used")
+    denoise.add_argument("--noise", metavar="KIND:LEVEL", help="first add noise, e.g. gaussian:25 or poisson:30")
+    denoise.add_argument("--checkpoint", help="a file that a killed fit goes on from")
+    denoise.add_argument("--quiet", action="store_true", help="no progress")
+
+    score = commands.add_parser("score", help="PSNR and SSIM of a denoised picture against the clean one")
+    score.add_argument("clean")
+    score.add_argument("denoised")
+
+    commands.add_parser("methods", help="the methods, what each may use, its profiles and source")
+    datasets = commands.add_parser("datasets", help="the data sets, or the pictures of one")
+    datasets.add_argument("dataset", nargs="?")
+    datasets.add_argument("--fetch", action="store_true", help="fetch and verify every picture of the data set")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return {"denoise": _denoise, "score": _score, "methods": _methods, "datasets": _datasets}[options.command](
+            options
+        )
+    except B2GError as error:
+        print(f"b2g {options.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"b2g {options.command}: interrupted; nothing was written.", file=sys.stderr)
+        return 130
+
+
+def _settings(pairs: list[str]) -> dict:
+    settings = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise B2GError(f"--set takes NAME=VALUE, e.g. --set steps=500, not {pair!r}.")
+        try:
+            settings[name] = json.loads(text)
+        except json.JSONDecodeError:
+            settings[name] = text
+    return settings
+
+
+def _output(picture: str, given: str | None, several: bool) -> Path:
+    """Where the answer goes; a data-set name has no folder, so it goes to the current one."""
+    source = Path(picture)
+    suffix = source.suffix if source.is_file() else ".png"
+    name = f"{source.stem if source.is_file() else picture.replace('/', '-')}-denoised{suffix}"
+    if given is None:
+        return (source.parent if source.is_file() else Path()) / name
+    target = Path(given)
+    if several or target.is_dir():
+        if target.exists() and not target.is_dir():
+            raise B2GError(f"--output {given} is a file, but several pictures need a folder.")
+        target.mkdir(parents=True, exist_ok=True)
+        return target / name
+    return target
+
+
+def _read(name: str):
+    """A picture file, or a data set's picture where no such file exists."""
+    import b2g
+
+    known = {entry.partition("/")[0] for entry in b2g.datasets.names()}
+    if not Path(name).exists() and name.partition("/")[0] in known and not Path(name).suffix:
+        return b2g.load(name)
+    return Path(name)
+
+
+def _with_noise(picture, spec: str, seed: int):
+    """The picture as floats with noise added, and itself as the clean one to compare with."""
+    import b2g
+    from b2g.images import to_batch
+
+    kind, colon, level = spec.partition(":")
+    try:
+        level = float(level)
+    except ValueError:
+        raise B2GError(f"--noise takes KIND:LEVEL, e.g. gaussian:25, not {spec!r}.") from None
+    incoming = to_batch(picture)
+    return b2g.add_noise(incoming.batch, kind, level, seed=seed), incoming.batch
+
+
+def _denoise(options) -> int:
+    import b2g
+    from b2g.face import choose_device, choose_method
+    from b2g.images import check_writable, to_batch
+
+    # Whatever can be refused is refused before the first fit, so no minutes are lost.
+    method = choose_method(options.method, options.profile, **_settings(options.set))
+    choose_device(options.device)
+    several = len(options.pictures) > 1
+    if several and (options.clean or options.checkpoint):
+        raise B2GError("--clean and --checkpoint go with one picture.")
+    jobs = []
+    for name in options.pictures:
+        picture = _read(name)
+        incoming, target = to_batch(picture), _output(name, options.output, several)
+        check_writable(target, incoming)
+        jobs.append((name, picture, incoming, target))
+    for name, picture, incoming, target in jobs:
+        noisy, clean = incoming.batch, None
+        if options.noise:
+            noisy, clean = _with_noise(picture, options.noise, options.seed)
+        if options.clean:
+            clean = to_batch(_read(options.clean)).batch
+        result = b2g.denoise(
+            noisy, method, device=options.device, seed=options.seed, progress=not options.quiet,
+            precision=options.precision, clean=clean, checkpoint=options.checkpoint,
+        )  # fmt: skip
+        b2g.images.write(target, incoming.restore(result.image), like=incoming)
+        line = f"{name} -> {target}  {result.seconds:.1f} s on {result.device}"
+        if clean is not None:
+            line += f"  {b2g.psnr(clean, noisy, clip=False):.2f} -> {b2g.psnr(clean, result.image):.2f} dB"
+        print(line)
+    return 0
+
+
+def _score(options) -> int:
+    import b2g
+    from b2g.images import to_batch
+
+    clean, denoised = (to_batch(_read(name)).batch for name in (options.clean, options.denoised))
+    if clean.shape != denoised.shape:
+        raise B2GError(
+            f"{options.clean} is {_size(clean)} but {options.denoised} is {_size(denoised)}: score needs equal sizes."
+        )
+    print(f"PSNR {b2g.psnr(clean, denoised):.2f} dB")
+    print(f"SSIM {b2g.ssim(clean, denoised):.4f} (2-D, Gaussian window, mean of channels)")
+    if clean.shape[1] == 3:
+        print(f"SSIM {b2g.ssim(clean, denoised, 'matlab-volume'):.4f} (MATLAB's ssim on the colour array as a volume)")
+    return 0
+
+
+def _size(batch) -> str:
+    _, channels, height, width = batch.shape
+    return f"{width}x{height} with {channels} channel{'s' if channels > 1 else ''}"
+
+
+def _methods(options) -> int:
+    from b2g.methods import METHODS
+
+    for name, method in METHODS.items():
+        print(f"{name}  [{method.label}]  {method.cost}")
+        print(f"    profiles: {', '.join(method.profiles)} (default {method.default_profile})")
+        print(f"    source: {method.source}")
+    return 0
+
+
+def _datasets(options) -> int:
+    from b2g import datasets
+
+    if options.dataset is None:
+        for entry in datasets.describe():
+            print(entry)
+        return 0
+    for name in datasets.names(options.dataset):
+        if options.fetch:
+            datasets.fetch(name)
+        print(name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

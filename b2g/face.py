@@ -1,0 +1,173 @@
+"""``denoise``: the one call behind which every method stands."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from b2g import images
+from b2g.errors import B2GError, Diverged
+from b2g.method import Circumstances, Method
+from b2g.methods import METHODS
+from b2g.seeds import seed_for
+
+
+@dataclass(frozen=True)
+class Result:
+    """What :func:`denoise` returns.
+
+    ``image`` is of the caller's own kind (numpy in, numpy out; 16-bit file in, 16-bit array out; a list for a
+    list); ``history`` is one dict a logged step (``step``, ``loss``, ``seconds``, and ``psnr`` where a clean picture
+    was given), or a list of such histories for several pictures; ``config`` holds every setting that was used.
+    """
+
+    image: Any
+    history: list
+    seconds: float
+    method: str
+    config: dict
+    identity: str
+    device: str
+    seed: int
+    incoming: Any = None
+
+    def save(self, path) -> None:
+        """Write the picture to a file, whole or not at all, in the depth it came in."""
+        if isinstance(self.image, list):
+            raise B2GError("save writes one picture; this result holds a list, so write each of result.image.")
+        images.write(path, self.image, like=self.incoming)
+
+
+def choose_device(device: str | torch.device = "auto") -> torch.device:
+    """``"auto"`` is the first CUDA device, or else the CPU; a device that is not there is refused."""
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise B2GError(f"device must be 'auto', 'cpu' or 'cuda', not {device!r}.") from error
+    if chosen.type not in ("cpu", "cuda"):
+        raise B2GError(f"device must be 'auto', 'cpu' or 'cuda', not {device!r}.")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise B2GError(f"device {device!r} is not on this machine; use device='auto'.")
+    return chosen
+
+
+def choose_method(method: str | Method = "b2g", profile: str | None = None, **settings) -> Method:
+    """A configured method from its name, profile and single settings, or the one that is given."""
+    if isinstance(method, Method):
+        if profile is not None:
+            raise B2GError("profile chooses the settings of a method by name; this method already has its own.")
+        return method.changed(**settings)
+    if method not in METHODS:
+        raise B2GError(f"there is no method {method!r}: choose one of {', '.join(METHODS)}.")
+    return METHODS[method].profile(profile, **settings)
+
+
+def denoise(
+    noisy,
+    method: str | Method = "b2g",
+    profile: str | None = None,
+    *,
+    device: str | torch.device = "auto",
+    seed: int = 0,
+    progress: bool = True,
+    precision: str = "auto",
+    clean=None,
+    checkpoint: str | Path | None = None,
+    **settings,
+) -> Result:
+    """Denoise a picture, or several, from nothing but itself.
+
+    ``noisy``: a numpy array ``(H, W)``, ``(H, W, C)`` or ``(N, H, W, C)``, a torch tensor ``(H, W)``, ``(C, H, W)`` or
+    ``(B, C, H, W)``, a PIL image, a path, or a list of those; gray or colour, 8 or 16 bit or float in [0, 1] (a float
+    may leave the range: noise is not clipped), 16 pixels a side or more. Every picture of a batch is fitted
+    on its own, with a seed of its own.
+
+    ``method`` is a name (``b2g.methods.METHODS``) or a configured instance; ``profile`` and any ``settings`` (``steps=500``)
+    choose its fields. ``clean`` is shown against (PSNR), never used. A killed fit goes on from ``checkpoint``.
+    Raises :class:`b2g.errors.B2GError` with one sentence for bad input.
+    """
+    configured = choose_method(method, profile, **settings)
+    where = choose_device(device)
+    circumstances = Circumstances(device=where, seed=_whole(seed), progress=progress, precision=precision)
+    if isinstance(noisy, (list, tuple)):
+        return _denoise_list(noisy, configured, circumstances, clean, checkpoint)
+    incoming = images.to_batch(noisy)
+    reference = None if clean is None else images.to_batch(clean).batch
+    if reference is not None and reference.shape != incoming.batch.shape:
+        raise B2GError(f"clean is {tuple(reference.shape)} (B, C, H, W) but noisy is {tuple(incoming.batch.shape)}.")
+    if checkpoint is not None and len(incoming.batch) > 1:
+        raise B2GError("checkpoint serves one picture; denoise the pictures of a batch one by one.")
+    began = time.perf_counter()
+    estimates, histories = [], []
+    for index, picture in enumerate(incoming.batch.split(1)):
+        answer = configured(
+            picture.to(where),
+            replace(
+                circumstances,
+                # The first picture keeps the seed itself, so a batch of one is that picture.
+                seed=circumstances.seed if index == 0 else seed_for(circumstances.seed, index),
+                clean=None if reference is None else reference[index : index + 1].to(where),
+                checkpoint=None if checkpoint is None else Path(checkpoint),
+            ),
+        )
+        estimates.append(_finite(answer.estimate, configured))
+        histories.append(answer.history)
+    return Result(
+        image=incoming.restore(torch.cat(estimates)),
+        history=histories[0] if len(histories) == 1 else histories,
+        seconds=time.perf_counter() - began,
+        method=configured.name,
+        config=asdict(configured),
+        identity=configured.identity(),
+        device=str(where),
+        seed=circumstances.seed,
+        incoming=incoming,
+    )
+
+
+def _denoise_list(pictures, configured: Method, circumstances: Circumstances, clean, checkpoint) -> Result:
+    """A list of pictures of any sizes and kinds, one after another; seeds as in a batch."""
+    if not pictures:
+        raise B2GError("the list of pictures is empty.")
+    if clean is not None and len(clean) != len(pictures):
+        raise B2GError(f"clean holds {len(clean)} pictures but noisy holds {len(pictures)}.")
+    if checkpoint is not None:
+        raise B2GError("checkpoint serves one picture; denoise the pictures of a list one by one.")
+    results = [
+        denoise(
+            picture,
+            configured,
+            device=circumstances.device,
+            seed=circumstances.seed if index == 0 else seed_for(circumstances.seed, index),
+            progress=circumstances.progress,
+            precision=circumstances.precision,
+            clean=None if clean is None else clean[index],
+        )
+        for index, picture in enumerate(pictures)
+    ]
+    return replace(
+        results[0],
+        image=[result.image for result in results],
+        history=[result.history for result in results],
+        seconds=sum(result.seconds for result in results),
+        incoming=None,
+    )
+
+
+def _finite(estimate: Tensor, configured: Method) -> Tensor:
+    if not torch.isfinite(estimate).all():
+        raise Diverged(f"{configured.name} diverged: its estimate is not finite; lower learning_rate or use float32.")
+    return estimate.float()
+
+
+def _whole(seed) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise B2GError(f"seed must be a whole number from 0 up, not {seed!r}.")
+    return seed

@@ -1,0 +1,162 @@
+r"""Blind2Grad's loop over one noisy picture (Eq. 3.10, Algorithm 1), of which Self2Self is the plainest case.
+
+.. math:: y \to \{x_m = f_\theta(y)_m \to \Omega_m \to d^c, d^g\}_{m=1}^M
+
+Each step draws a mask (Bernoulli at first, by Eq. 3.3 from the running estimate later), shows the network the
+visible pixels and asks for the hidden ones; the engine in :mod:`b2g.fit` does the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable
+
+import torch
+from torch import Tensor, nn
+
+from b2g.errors import B2GError
+from b2g.fit import RunningAverage, autocast
+from b2g.masks import bernoulli_mask, detail_distance, detail_index, dual_mask, gradient_index, uniform_pixel_mask
+
+VISIBLE = ("none", "detached", "attached")
+
+
+@dataclass(frozen=True)
+class MaskLaw:
+    """How masks are drawn, Eq. 3.1 to 3.3; every field is a reading (see :mod:`b2g.masks`).
+
+    ``kind``: ``"bernoulli"`` (BM), ``"uniform"`` (UM), ``"distance"`` (DM, the detail index of Eq. 3.1) or
+    ``"gradient"`` (DM with the estimate's own gradient as index). ``detail_masked`` is the rate on detail.
+    """
+
+    kind: str = "bernoulli"
+    masked: float = 0.25
+    per_channel: bool = True
+    detail_masked: float = 0.0
+    detail_threshold: float = 40.0
+    detail_over: str = "channel"
+    detail_fraction: float = 0.1
+
+    def __post_init__(self):
+        if self.kind not in ("bernoulli", "uniform", "distance", "gradient"):
+            raise B2GError(f"the mask must be 'bernoulli', 'uniform', 'distance' or 'gradient', not {self.kind!r}.")
+
+    @property
+    def dual(self) -> bool:
+        return self.kind in ("distance", "gradient")
+
+    def detail(self, noisy: Tensor, estimate: Tensor) -> Tensor:
+        """The index of detail of the running estimate, ``(B, C, H, W)``, 1 = detail."""
+        if self.kind == "gradient":
+            return gradient_index(estimate, self.detail_fraction)
+        return detail_index(detail_distance(noisy, estimate, self.detail_over), self.detail_threshold)
+
+    def draw(self, shape, detail: Tensor | None, generator: torch.Generator) -> Tensor:
+        """One mask (1 = kept); without a ``detail`` index yet, the Bernoulli mask that starts the loop."""
+        how = {"generator": generator, "per_channel": self.per_channel}
+        if self.kind == "uniform":
+            return uniform_pixel_mask(shape, self.masked, **how)
+        if detail is None:
+            return bernoulli_mask(shape, self.masked, **how)
+        return dual_mask(detail, self.masked, self.detail_masked, **how)
+
+
+def flip(picture: Tensor, which: int) -> Tensor:
+    """Mirror ``(B, C, H, W)`` leftward (bit 0 of ``which``) and upward (bit 1); its own inverse."""
+    axes = [axis for bit, axis in ((1, -1), (2, -2)) if which & bit]
+    return picture.flip(axes) if axes else picture
+
+
+class BlindSpotLoop:
+    """The objective of one noisy picture ``(1, C, H, W)``.
+
+    ``loss(blind, visible, noisy, mask)`` is the method's own. ``visible`` says whether f(y) is computed each step, and
+    whether the loss may change it: ``"none"`` | ``"detached"`` | ``"attached"``. The dual mask's estimate x_m
+    is f(y) (``pilot="visible"``, Eq. 3.10) or the running average of the blind answers (``pilot="average"``), first taken
+    at step ``dual_from``, then every ``refresh`` steps. ``guided`` passes the last answer to T-Standout.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        noisy: Tensor,
+        loss: Callable[[Tensor, Tensor | None, Tensor, Tensor], Tensor],
+        *,
+        law: MaskLaw = MaskLaw(),
+        visible: str = "none",
+        pilot: str = "visible",
+        dual_from: int = 1,
+        refresh: int = 1,
+        guided: bool = False,
+        flips: bool = True,
+        generator: torch.Generator,
+        precision: str = "auto",
+    ):
+        if visible not in VISIBLE:
+            raise B2GError(f"visible must be one of {', '.join(VISIBLE)}, not {visible!r}.")
+        if pilot not in ("visible", "average"):
+            raise B2GError(f"pilot must be 'visible' or 'average', not {pilot!r}.")
+        self.network, self.loss_of, self.law = network, loss, law
+        self.noisy = noisy.contiguous(memory_format=torch.channels_last)
+        self.visible, self.pilot, self.dual_from, self.refresh = visible, pilot, dual_from, max(1, refresh)
+        self.guided, self.flips, self.generator, self.precision = guided, flips, generator, precision
+        self.answers = RunningAverage(0.95)
+        self.detail: Tensor | None = None
+        self.last: Tensor | None = None
+
+    def _run(self, mask: Tensor | None) -> Tensor:
+        """One stochastic pass of the network, of the masked picture or (no mask) of the whole, as float32."""
+        which = int(torch.randint(4, (), generator=self.generator, device=self.generator.device)) if self.flips else 0
+        guide = flip(self.last, which) if self.guided and self.last is not None else None
+        seen = None if mask is None else flip(mask, which)
+        with autocast(self.noisy.device, self.precision):
+            answer = self.network(flip(self.noisy, which), seen, self.generator, guide)
+        return flip(answer.float(), which)
+
+    def _draw(self) -> Tensor:
+        return self.law.draw(self.noisy.shape, self.detail, self.generator)
+
+    def loss(self, step: int) -> tuple[Tensor, Tensor]:
+        """Lines 2 to 7 of Algorithm 1: draw the mask, run the network, return the loss and f(Omega(y))."""
+        if self.law.dual and step >= self.dual_from and (step - self.dual_from) % self.refresh == 0:
+            self.detail = self.law.detail(self.noisy, self._estimate())
+        mask = self._draw()
+        # f(y) and f(Omega(y)) are two passes, never one batch: batch normalisation would mix their statistics.
+        whole = None
+        if self.visible != "none":
+            with torch.set_grad_enabled(self.visible == "attached"):
+                whole = self._run(None)
+        blind = self._run(mask)
+        answer = blind.detach()
+        if self.law.dual and self.pilot == "average":
+            self.answers.add(answer)
+        self.last = whole.detach() if whole is not None else answer
+        return self.loss_of(blind, whole, self.noisy, mask), answer
+
+    def _estimate(self) -> Tensor:
+        """The running estimate x_m of Eq. 3.10."""
+        if self.pilot == "average":
+            return self.answers.value if self.answers.value is not None else self.noisy
+        if self.visible != "none" and self.last is not None:
+            return self.last
+        with torch.no_grad():
+            return self._run(None)
+
+    @torch.no_grad()
+    def predict(self) -> Tensor:
+        """One stochastic answer f(Omega(y)) under the masks of training, ``(1, C, H, W)``."""
+        return self._run(self._draw())
+
+    def state(self) -> dict:
+        return {
+            "generator": self.generator.get_state(),
+            "detail": self.detail,
+            "last": self.last,
+            "answers": (self.answers.sum, self.answers.weight),
+        }
+
+    def load_state(self, state: dict) -> None:
+        self.generator.set_state(state["generator"])
+        move = lambda tensor: None if tensor is None else tensor.to(self.noisy.device)  # noqa: E731
+        self.detail, self.last = move(state["detail"]), move(state["last"])
+        self.answers.sum, self.answers.weight = move(state["answers"][0]), state["answers"][1]
