@@ -1,0 +1,260 @@
+"""The boundary: what a caller brings becomes float32 (B, C, H, W) in [0, 1]; what they take home is their own kind.
+
+Every check of a picture is here. Inside the package a picture is a tensor; outside it may be a NumPy array,
+a tensor, a PIL image or a file, of 8 or 16 bits or floating point, and comes back as it was.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from b2g import files
+from b2g.errors import B2GError
+
+SMALLEST = 16  # pixels on a side: below this the networks and the measures have no picture to look at
+_ARRAY_DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
+_TENSOR_DTYPES = (torch.uint8, torch.uint16, torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Incoming:
+    """A picture, or several of one size, on its way through the package.
+
+    Attributes
+    ----------
+    batch : float32 tensor (B, C, H, W) on the caller's device, C = 1 or 3, nominally in [0, 1]
+        Floating-point input is not clipped: noise below 0 and above 1 is information.
+    kind : "array", "tensor", "pil" or "file"
+    shape : the caller's own shape, alpha included
+    dtype : the caller's own NumPy or torch dtype
+    name : what to call the picture in a message
+    """
+
+    batch: torch.Tensor
+    kind: str
+    shape: tuple
+    dtype: object
+    name: str
+    icc: bytes | None = field(default=None, repr=False)
+    exif: bytes | None = field(default=None, repr=False)
+
+    def restore(self, estimate: torch.Tensor):
+        """Give back `estimate` (B, C, H, W) as the caller's own kind, layout, depth and device.
+
+        Floats are clipped to [0, 1]; integers are clipped and rounded; an opaque alpha channel returns.
+        A picture that came from a file returns as a NumPy array, ready for `write(path, array, like=self)`.
+        """
+        self._check_shape(estimate)
+        unit = estimate.detach().clamp(0, 1)
+        if self.kind == "tensor":
+            return _to_depth(unit.to(self.batch.device).reshape(self.shape), self.dtype)
+        array = _channels_last(unit)
+        if len(self.shape) > 2 and self.shape[-1] in (2, 4):
+            array = np.concatenate([array, np.ones_like(array[..., :1])], axis=-1)
+        scaled = array.reshape(self.shape).astype(np.float64) * _full_scale(self.dtype)
+        array = (np.rint(scaled) if self.dtype.kind == "u" else scaled).astype(self.dtype)
+        return self._as_pil(array) if self.kind == "pil" else array
+
+    def arrange(self, batch: torch.Tensor):
+        """Give back `batch` (B, C, H, W) in the caller's kind and layout, but unclipped and without alpha.
+
+        The floating-point depth stays that of `batch`. PIL images and files come back as NumPy arrays.
+        """
+        self._check_shape(batch)
+        if self.kind == "tensor":
+            return batch.detach().to(self.batch.device).reshape(self.shape).clone()
+        array = _channels_last(batch.detach())
+        if len(self.shape) == 4:
+            return array
+        return array[0, ..., 0] if len(self.shape) == 2 or self.shape[2] == 2 else array[0]
+
+    def _check_shape(self, batch):
+        if tuple(batch.shape) != tuple(self.batch.shape):
+            raise B2GError(f"an estimate of shape {tuple(batch.shape)} does not belong to {self.name}, whose batch "
+                           f"has shape {tuple(self.batch.shape)}")
+
+    def _as_pil(self, array):
+        picture = Image.fromarray(array)
+        picture.info.update({key: value for key, value in (("icc_profile", self.icc), ("exif", self.exif)) if value})
+        return picture
+
+
+def to_batch(image) -> Incoming:
+    """Take in one picture, or several of one size in one array, and check it.
+
+    Parameters
+    ----------
+    image : one of
+        NumPy array (H, W), (H, W, C) or (N, H, W, C), C = 1, 3 or 4 (opaque alpha);
+        torch tensor (H, W), (C, H, W) or (B, C, H, W), C = 1 or 3;
+        PIL image of mode L, RGB, I;16, P, LA or RGBA (opaque); or the path of a picture file.
+        Depth: uint8 (0..255), uint16 (0..65535), or floating point around [0, 1].
+
+    Raises
+    ------
+    B2GError
+        One sentence that names the input, what is wrong with it and how to mend it.
+    """
+    if isinstance(image, torch.Tensor):
+        return _from_tensor(image)
+    if isinstance(image, np.ndarray):
+        return _from_array(image, f"the array of shape {image.shape} and type {image.dtype}")
+    if isinstance(image, Image.Image):
+        return _from_pil(image)
+    if isinstance(image, str | Path):
+        return _from_decoded(files.decode(image), "file", str(image))
+    raise B2GError(f"a picture cannot be made from {type(image).__module__}.{type(image).__name__}; pass a NumPy array, "
+                   "a torch tensor, a PIL image or the path of a picture file")
+
+
+def read(path) -> np.ndarray:
+    """Read a picture file as NumPy array (H, W) or (H, W, 3) in the file's own depth, opaque alpha dropped."""
+    incoming = to_batch(Path(path))
+    array, channels = incoming.restore(incoming.batch), incoming.batch.shape[1]
+    return array if channels == 1 and array.ndim == 2 else array[..., 0] if channels == 1 else array[..., :3]
+
+
+def write(path, image, like: Incoming | None = None) -> None:
+    """Write `image` to the picture file `path` in its own depth: the whole file or none of it.
+
+    Parameters
+    ----------
+    path : the suffix names the format: .png, .tif, .tiff, .jpg, .jpeg, .bmp or .webp.
+        PNG holds uint8 and uint16, TIFF also floating point, the others uint8 only.
+    image : any single picture that `to_batch` takes. TIFF keeps floats as they are, outside [0, 1] too.
+    like : the Incoming whose colour profile and EXIF shall travel along (to and from TIFF: its plain tags, orientation included).
+
+    Raises
+    ------
+    B2GError
+        When the format cannot hold the picture, or the folder cannot be written to.
+    """
+    path = Path(path).expanduser()
+    array = _one_picture(image, path)
+    travel = {"icc": like.icc, "exif": like.exif} if like is not None else {}
+    data = files.encode(array, path.suffix, str(path), **travel)
+    try:
+        with files.replacing(path) as stream:
+            stream.write(data)
+    except OSError as error:
+        raise B2GError(f"{path} cannot be written ({error.strerror or error}); check that the folder exists, has room "
+                       "and lets you write") from error
+
+
+def _one_picture(image, path) -> np.ndarray:
+    incoming = to_batch(image)
+    if len(incoming.batch) != 1:
+        raise B2GError(f"{path} holds one picture, but {incoming.name} is {len(incoming.batch)}; write them one by one")
+    if incoming.kind == "array":
+        return image[0] if image.ndim == 4 else image
+    if incoming.kind == "tensor":
+        array = image.detach().cpu()
+        array = (array.float() if array.dtype == torch.bfloat16 else array).numpy()
+        return array if array.ndim == 2 else np.moveaxis(array.reshape(array.shape[-3:]), 0, -1)
+    return np.asarray(incoming.restore(incoming.batch))
+
+
+def _from_pil(image) -> Incoming:
+    name = f"the PIL image {getattr(image, 'filename', '') or 'of mode ' + image.mode}"
+    try:
+        return _from_decoded(files.from_pillow(image, name), "pil", name)
+    except OSError as error:  # PIL reads the pixels only now
+        raise B2GError(f"{name} cannot be decoded ({error}); check that its file is whole") from error
+
+
+def _from_decoded(decoded, kind, name) -> Incoming:
+    return _from_array(decoded.array, name, kind, icc=decoded.icc, exif=decoded.exif)
+
+
+def _from_array(array, name, kind="array", **travel) -> Incoming:
+    allowed = (1, 3, 4) if kind == "array" else (1, 2, 3, 4)
+    if array.dtype.name not in _ARRAY_DTYPES:
+        raise B2GError(f"{name} has values of type {array.dtype}; convert them to uint8 (0..255), uint16 (0..65535) or "
+                       "float32 (0..1)")
+    if array.ndim not in (2, 3, 4) or (kind != "array" and array.ndim == 4):
+        raise B2GError(f"{name} has {array.ndim} axes; pass (H, W), (H, W, C) or (N, H, W, C)")
+    stack = array.reshape((1,) * (4 - array.ndim) + array.shape) if array.ndim > 2 else array[None, ..., None]
+    if stack.shape[3] not in allowed:
+        hint = _array_hint(stack.shape)
+        raise B2GError(f"{name} has {stack.shape[3]} channels on its last axis, which is not 1 (gray), 3 (RGB) or 4 "
+                       f"(RGBA); {hint}")
+    _check_size(name, stack.shape[0], *stack.shape[1:3])
+    _check_finite(name, np.isfinite(array) if array.dtype.kind == "f" else None)
+    unit = stack.astype(np.float32) / np.float32(_full_scale(array.dtype))
+    if stack.shape[3] in (2, 4):
+        unit = _without_alpha(unit, name)
+    batch = torch.from_numpy(np.ascontiguousarray(unit.transpose(0, 3, 1, 2)))
+    _check_scale(name, batch, array.dtype.kind == "f")
+    return Incoming(batch, kind, array.shape, array.dtype, name, **travel)
+
+
+def _array_hint(shape) -> str:
+    if shape[0] == 1 and shape[1] in (1, 3):
+        return "move the channels last with numpy.moveaxis(image, 0, -1)"
+    if shape[0] == 1 and shape[3] >= SMALLEST:
+        return "pass a stack of gray pictures as (N, H, W, 1)"
+    return "pick the channels to denoise"
+
+
+def _from_tensor(tensor) -> Incoming:
+    name = f"the tensor of shape {tuple(tensor.shape)} and type {str(tensor.dtype).removeprefix('torch.')}"
+    if tensor.dtype not in _TENSOR_DTYPES:
+        raise B2GError(f"{name} is not of a picture's type; convert it to torch.float32 (0..1), uint8 or uint16")
+    if tensor.ndim not in (2, 3, 4):
+        raise B2GError(f"{name} has {tensor.ndim} axes; pass (H, W), (C, H, W) or (B, C, H, W)")
+    stack = tensor.detach().reshape((1,) * (4 - tensor.ndim) + tuple(tensor.shape))
+    if stack.shape[1] not in (1, 3):
+        last = "move the channels first with image.movedim(-1, -3)" if stack.shape[3] in (1, 3, 4) else (
+            "pass gray (1) or RGB (3) channels")
+        raise B2GError(f"{name} has {stack.shape[1]} channels where torch keeps them, before height and width; {last}")
+    _check_size(name, stack.shape[0], *stack.shape[2:])
+    _check_finite(name, torch.isfinite(tensor.detach()).cpu().numpy() if tensor.is_floating_point() else None)
+    batch = stack.to(torch.float32, copy=True) / _full_scale(tensor.dtype)
+    _check_scale(name, batch, tensor.is_floating_point())
+    return Incoming(batch, "tensor", tuple(tensor.shape), tensor.dtype, name)
+
+
+def _full_scale(dtype) -> float:
+    return {"uint8": 255.0, "uint16": 65535.0}.get(str(dtype).removeprefix("torch.").lstrip("<>="), 1.0)
+
+
+def _check_size(name, count, height, width):
+    if count == 0:
+        raise B2GError(f"{name} is empty; pass at least one picture")
+    if min(height, width) < SMALLEST:
+        raise B2GError(f"{name} is {height} x {width} pixels; pass a picture of at least {SMALLEST} on each side")
+
+
+def _check_finite(name, finite):
+    if finite is None or finite.all():
+        return
+    first = tuple(int(i) for i in np.unravel_index(np.argmin(finite), finite.shape))
+    raise B2GError(f"{name} has {int(finite.size - finite.sum())} values that are NaN or infinite, the first at index "
+                   f"{first}; replace them first, e.g. with numpy.nan_to_num")
+
+
+def _check_scale(name, batch, floating):
+    if floating and batch.abs().mean().item() > 2:
+        largest = batch.abs().max().item()
+        scale = "255" if largest < 1000 else "65535 (or what its white is)"
+        raise B2GError(f"{name} has floating-point values far beyond [0, 1], up to {largest:.4g}; divide by {scale} "
+                       "first")
+
+
+def _without_alpha(unit, name):
+    colour, alpha = unit[..., :-1], unit[..., -1]
+    if not (alpha == 1).all():
+        raise B2GError(f"{name} is partly transparent, and colours behind transparency have no meaning to denoise; "
+                       "flatten it onto an opaque background first")
+    return colour
+
+
+def _channels_last(batch) -> np.ndarray:
+    return np.ascontiguousarray(batch.cpu().permute(0, 2, 3, 1).numpy())
+
+
+def _to_depth(unit, dtype):
+    return unit.to(dtype) if dtype.is_floating_point else (unit.float() * _full_scale(dtype)).round().to(dtype)
