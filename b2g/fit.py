@@ -6,8 +6,6 @@ It knows nothing of masks or pictures: an *objective* does. Every fitted method 
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from b2g.errors import B2GError, Diverged
+from b2g.files import replacing
 from b2g.metrics import psnr
 
 SCHEDULES = ("constant", "cosine", "halve")
@@ -198,16 +197,8 @@ def _save(path: Path, identity: str, step: int, seconds: float, objective, optim
         "mean": None if mean is None else (mean.sum, mean.weight),
         "history": history,
     }
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as file:
+        torch.save(content, file)
 
 
 def _resume(path: Path, identity: str, objective, optimiser, mean, history) -> tuple[int, float]:

@@ -144,6 +144,16 @@ def write(path, image, like: Incoming | None = None) -> None:
                        "and lets you write") from error
 
 
+def check_writable(path, like: Incoming) -> None:
+    """Refuse, before any work is done, a path that could not take a picture of the kind of `like`."""
+    path = Path(path).expanduser()
+    if not path.parent.is_dir():
+        raise B2GError(f"{path} cannot be written: the folder {path.parent} does not exist; create it first")
+    if path.is_dir():
+        raise B2GError(f"{path} is a folder; name a file in it")
+    files.encode(_one_picture(like.restore(like.batch), path), path.suffix, str(path))
+
+
 def _one_picture(image, path) -> np.ndarray:
     incoming = to_batch(image)
     if len(incoming.batch) != 1:
