@@ -158,17 +158,26 @@ def _encode_tiff(array, icc, exif) -> bytes:
     return out.getvalue()
 
 
-def encode(array: np.ndarray, suffix: str, name="picture", icc=None, exif=None) -> bytes:
-    """The bytes of a picture file: `array` (H, W) or (H, W, 1..4), in its own depth or not at all."""
+def check_encodable(suffix: str, depth: str, name: str) -> str:
+    """The format that `suffix` names, if it can hold values of NumPy type `depth`; else B2GError."""
     kind = _FORMATS.get(suffix.lower())
     if kind is None:
         raise B2GError(f"{name}: the suffix {suffix!r} names no format that can be written; use one of "
                        f"{', '.join(sorted(_FORMATS))}")
+    if depth == "uint16" and kind not in ("PNG", "TIFF"):
+        raise B2GError(f"{name}: {kind} holds 8 bits per channel and the picture has 16; use .png or .tif")
+    return kind
+
+
+def encode(array: np.ndarray, suffix: str, name="picture", icc=None, exif=None) -> bytes:
+    """The bytes of a picture file: `array` (H, W) or (H, W, 1..4), alpha opaque.
+
+    Integers keep their depth. Floats keep theirs in TIFF and are clipped to [0, 1] and rounded to 8 bits elsewhere.
+    """
+    kind = check_encodable(suffix, array.dtype.name, name)
     array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
-    depth = {"TIFF": ("uint8", "uint16", "float16", "float32", "float64"), "PNG": ("uint8", "uint16")}
-    if array.dtype.name not in depth.get(kind, ("uint8",)):
-        mend = ".png or .tif" if array.dtype == np.uint16 else ".tif, or round it to uint8 first"
-        raise B2GError(f"{name}: {kind} cannot hold {array.dtype.name} values without loss; use {mend}")
+    if kind != "TIFF" and array.dtype.kind == "f":
+        array = np.rint(array.astype(np.float64).clip(0, 1) * 255).astype(np.uint8)
     if kind in ("JPEG", "BMP") and array.ndim == 3 and array.shape[2] in (2, 4):
         array = array[..., :-1] if array.shape[2] == 4 else array[..., 0]  # opaque by the rule of b2g.images
     if kind == "TIFF":

@@ -4,6 +4,7 @@ Every check of a picture is here. Inside the package a picture is a tensor; outs
 a tensor, a PIL image or a file, of 8 or 16 bits or floating point, and comes back as it was.
 """
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,9 +124,11 @@ def write(path, image, like: Incoming | None = None) -> None:
     Parameters
     ----------
     path : the suffix names the format: .png, .tif, .tiff, .jpg, .jpeg, .bmp or .webp.
-        PNG holds uint8 and uint16, TIFF also floating point, the others uint8 only.
-    image : any single picture that `to_batch` takes. TIFF keeps floats as they are, outside [0, 1] too.
-    like : the Incoming whose colour profile and EXIF shall travel along (to and from TIFF: its plain tags, orientation included).
+        PNG and TIFF hold uint8 and uint16, the others uint8 only. TIFF keeps floats as they are, outside [0, 1]
+        too; the others clip them to [0, 1] and round them to 8 bits.
+    image : any single picture that `to_batch` takes.
+    like : the Incoming whose colour profile and EXIF shall travel along; to and from TIFF, of EXIF only its plain
+        tags do (orientation, maker, model, date, description, artist, copyright); BMP holds neither.
 
     Raises
     ------
@@ -145,19 +148,25 @@ def write(path, image, like: Incoming | None = None) -> None:
 
 
 def check_writable(path, like: Incoming) -> None:
-    """Refuse, before any work is done, a path that could not take a picture of the kind of `like`."""
+    """Refuse, before any work is done, what `write(path, like.restore(...))` would refuse after it."""
     path = Path(path).expanduser()
-    if not path.parent.is_dir():
-        raise B2GError(f"{path} cannot be written: the folder {path.parent} does not exist; create it first")
+    files.check_encodable(path.suffix, str(like.dtype).removeprefix("torch.").lstrip("<>="), str(path))
+    _check_single(like, path)
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise B2GError(f"{path} cannot be written: the folder {path.parent} does not exist or may not be written to; "
+                       "create it first or choose another")
     if path.is_dir():
-        raise B2GError(f"{path} is a folder; name a file in it")
-    files.encode(_one_picture(like.restore(like.batch), path), path.suffix, str(path))
+        raise B2GError(f"{path} is a folder; name a picture file in it")
+
+
+def _check_single(incoming, path):
+    if len(incoming.batch) != 1:
+        raise B2GError(f"{path} holds one picture, but {incoming.name} is {len(incoming.batch)}; write them one by one")
 
 
 def _one_picture(image, path) -> np.ndarray:
     incoming = to_batch(image)
-    if len(incoming.batch) != 1:
-        raise B2GError(f"{path} holds one picture, but {incoming.name} is {len(incoming.batch)}; write them one by one")
+    _check_single(incoming, path)
     if incoming.kind == "array":
         return image[0] if image.ndim == 4 else image
     if incoming.kind == "tensor":

@@ -13,7 +13,7 @@ from b2g.seeds import numpy_random, seed_for
 KINDS = ("gaussian", "poisson")
 _PATCH = 8  # side of the patches of `estimate_sigma`, less on small pictures
 _MANY = 100_000  # patches: more cost time and no longer sharpen the estimate
-_PER_DIMENSION = 20  # patches wanted per dimension: with fewer, the noise eigenvalues spread and bias the mean
+_PER_DIMENSION = 50  # patches wanted per dimension: with fewer, the noise eigenvalues spread and bias the mean
 
 
 def add_noise(clean, kind="gaussian", level=25.0, seed=0):
