@@ -113,7 +113,8 @@ def gradient_index(estimate: Tensor, fraction: float = 0.1) -> Tensor:
     pixels = magnitude.shape[-1]
     count = max(1, round(fraction * pixels))
     threshold = magnitude.kthvalue(pixels - count + 1, dim=-1, keepdim=True).values
-    return (magnitude >= threshold).to(estimate.dtype).reshape(estimate.shape)
+    # Flat ground is no detail even where less than the fraction has any gradient: all detail would hide nothing.
+    return ((magnitude >= threshold) & (magnitude > 0)).to(estimate.dtype).reshape(estimate.shape)
 
 
 def split_by_detail(masked_set: Tensor, *details: Tensor) -> tuple[Tensor, Tensor]:
