@@ -137,6 +137,8 @@ class TStandout(nn.Module):
             raise B2GError(f"below must be 'dropout' or 'drop', not {below!r}.")
         if not 0.0 <= rate < 1.0:
             raise B2GError(f"rate is the share of units to drop and must lie in [0, 1), not {rate}.")
+        if not 0.0 <= fraction <= 1.0:
+            raise B2GError(f"fraction is the share of units to protect and must lie in [0, 1], not {fraction}.")
         self.rate, self.threshold, self.kind, self.below, self.fraction = rate, threshold, scale, below, fraction
         self.gradient = GradientLayer(operator, signed)
 
@@ -153,7 +155,8 @@ class TStandout(nn.Module):
             span = span if guide is None else span.amax(1, keepdim=True)
             kept = size >= self.threshold / 255.0 * span
         else:
-            flat = size.flatten(2).float()
+            size = size.float()  # both sides of the comparison rounded alike
+            flat = size.flatten(2)
             rank = max(1, round((1.0 - self.fraction) * flat.shape[-1]))
             kept = size > flat.kthvalue(rank, dim=-1).values[..., None, None]
         return kept.expand_as(features)
