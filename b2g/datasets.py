@@ -80,8 +80,8 @@ def info(name: str, part: str | None = None) -> Listed:
     """
     parts = _find(_split(name)[0])
     if part is not None and part not in parts:
-        raise B2GError(f"{name} has no {part} picture, only {' and '.join(parts)}; use load for clean and load_noisy for "
-                       "noisy ones")
+        raise B2GError(f"{name} has no {part} picture, only {' and '.join(parts)}; use load for clean and "
+                       "load_noisy for noisy ones")
     return parts[part or min(parts)]  # "clean" sorts before "noisy"
 
 
@@ -95,13 +95,13 @@ def load(name: str) -> np.ndarray:
     Raises
     ------
     B2GError
-        When there is no such picture, or its file can be had neither here nor from the network, or is damaged.
+        When there is no such picture, or its file can be had neither here nor from the network.
     """
     return _load(name, "clean")
 
 
 def load_noisy(name: str) -> np.ndarray:
-    """Load the noisy picture of a real-noise pair: of polyu, cc, confocal, planaria or sidd_sample. See `load`."""
+    """Load the noisy picture of a real-noise pair (polyu, cc, confocal, planaria, sidd_sample), as `load` does."""
     return _load(name, "noisy")
 
 
@@ -122,8 +122,8 @@ def _path(listed) -> Path:
         return fetch_file(listed.file, listed.sha256, listed.address)
     path = Path(str(resources.files("skimage") / "data")) / Path(listed.file).name
     if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != listed.sha256:
-        raise B2GError(f"{listed.name} is missing from this scikit-image or is another picture there; reinstall "
-                       "scikit-image")
+        raise B2GError(f"{listed.name} is missing from this scikit-image or is another picture there; "
+                       "reinstall scikit-image")
     return path
 
 
@@ -143,8 +143,8 @@ def _draw(listed) -> np.ndarray:
     ImageDraw.Draw(tile).text((7, -1), chr(int(row["codepoint"][2:], 16)), font=font, fill=255)
     array = np.asarray(tile)
     if hashlib.sha256(array.tobytes()).hexdigest() != row["pixels_sha256"]:
-        raise B2GError(f"{listed.name} is drawn by this Pillow with other pixels than those listed; install another "
-                       "release of Pillow (10.0, 11.3 and 13.0 draw the listed ones)")
+        raise B2GError(f"{listed.name} is drawn by this Pillow with other pixels than those listed; install "
+                       "another release of Pillow (10.0, 11.3 and 13.0 draw the listed ones)")
     return array
 
 
@@ -156,7 +156,8 @@ def _split(name):
         return name, None
     match = _CROP.fullmatch(name)
     if match is None:
-        raise B2GError(f"{name!r} has no crop after its @; write size or size+left+top, e.g. skimage/astronaut@128+170+40")
+        raise B2GError(f"{name!r} has no crop after its @; write size or size+left+top, e.g. "
+                       "skimage/astronaut@128+170+40")
     return match["name"], tuple(None if match[k] is None else int(match[k]) for k in ("size", "left", "top"))
 
 
@@ -167,7 +168,8 @@ def _crop(picture, name):
     (height, width), (size, left, top) = picture.shape[:2], crop
     left, top = ((width - size) // 2, (height - size) // 2) if left is None else (left, top)
     if left < 0 or top < 0 or left + size > width or top + size > height or size < 1:
-        raise B2GError(f"{name} reaches beyond the picture, which is {width} wide and {height} high; cut less")
+        raise B2GError(f"{name} reaches beyond the picture, which is {width} wide and {height} high; cut "
+                       "less")
     return np.ascontiguousarray(picture[top:top + size, left:left + size])
 
 
@@ -175,8 +177,8 @@ def _find(name) -> dict[str, Listed]:
     if name not in _listed():
         dataset = name.partition("/")[0]
         if dataset not in _datasets():
-            raise B2GError(f"picture {name!r} is not known: a name is data set/picture, and the data sets are "
-                           f"{', '.join(_datasets())}")
+            raise B2GError(f"picture {name!r} is not known: a name is data set/picture, and the data sets "
+                           f"are {', '.join(_datasets())}")
         near = difflib.get_close_matches(name, names(dataset), 3, 0.5) or names(dataset)[:3]
         raise B2GError(f"picture {name!r} is not known; did you mean {' or '.join(near)}? "
                        f"b2g.datasets.names({dataset!r}) lists all")
@@ -186,8 +188,8 @@ def _find(name) -> dict[str, Listed]:
 def _rows(table) -> list[dict]:
     """A table that the wheel carries in b2g/_data and a working copy in data/ beside the package."""
     packaged = resources.files("b2g") / "_data" / table
-    text = (packaged if packaged.is_file() else Path(__file__).parent.parent / "data" / table).read_text("utf-8")
-    return list(csv.DictReader(text.splitlines()))
+    path = packaged if packaged.is_file() else Path(__file__).parent.parent / "data" / table
+    return list(csv.DictReader(path.read_text("utf-8").splitlines()))
 
 
 @cache
@@ -210,6 +212,6 @@ def _listed() -> dict[str, dict[str, Listed]]:
         for name in _characters() if drawn else [f"{row['dataset']}/{row['name']}"]:
             part = "clean" if drawn else row["part"]
             found.setdefault(name, {})[part] = Listed(
-                name, part, row["file"], row["sha256"], int(row["bytes"]), int(row["width"]), int(row["height"]),
+                name, part, row["file"], row["sha256"], *(int(row[k]) for k in ("bytes", "width", "height")),
                 _RAW + row["github"] if row["github"] else "", dataset.terms, dataset.source, dataset.citation)
     return dict(sorted(found.items()))

@@ -23,11 +23,13 @@ _BLOCK = 1 << 18
 def cache_folder() -> Path:
     """The folder of downloads: B2G_CACHE, or b2g in the user's cache ($XDG_CACHE_HOME, else ~/.cache)."""
     own = os.environ.get("B2G_CACHE")
-    return Path(own).expanduser() if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "b2g"
+    if own:
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "b2g"
 
 
 def fetch_file(file: str, sha256: str, address: str) -> Path:
-    """The path of a verified copy of `file` (its name in mirror and cache), downloaded from `address` if need be.
+    """The path of a verified copy of `file`, its name in mirror and cache; downloaded if need be.
 
     Raises
     ------
@@ -37,8 +39,8 @@ def fetch_file(file: str, sha256: str, address: str) -> Path:
     mirrored = _in_mirror(file)
     if mirrored is not None:
         if _sha256(mirrored) != sha256:
-            raise B2GError(f"{mirrored} is not the file that was listed: its SHA-256 differs; copy it anew, or unset "
-                           "B2G_DATA_MIRROR to download it")
+            raise B2GError(f"{mirrored} is not the file that was listed: its SHA-256 differs; copy it anew, "
+                           "or unset B2G_DATA_MIRROR to download it")
         return mirrored
     cached = cache_folder() / file
     if cached.is_file() and _sha256(cached) == sha256:
@@ -47,8 +49,8 @@ def fetch_file(file: str, sha256: str, address: str) -> Path:
         cached.parent.mkdir(parents=True, exist_ok=True)
         _download(address, cached, sha256)
     except OSError as error:
-        raise B2GError(f"{cached} cannot be stored ({error.strerror or error}); set B2G_CACHE to a folder with room that "
-                       "you may write to") from error
+        raise B2GError(f"{cached} cannot be stored ({error.strerror or error}); set B2G_CACHE to a folder "
+                       "with room that you may write to") from error
     return cached
 
 
@@ -77,8 +79,9 @@ def _download(address, target, sha256):
             return _download_once(address, target, sha256)
         except _Unfetched as error:
             if wait is None or error.final:
-                raise B2GError(f"{address} could not be downloaded ({error}); check the network, or set B2G_DATA_MIRROR "
-                               f"to a folder that holds {target.relative_to(cache_folder()).as_posix()}") from error
+                kept = target.relative_to(cache_folder()).as_posix()
+                raise B2GError(f"{address} could not be downloaded ({error}); check the network, or set "
+                               f"B2G_DATA_MIRROR to a folder that holds {kept}") from error
             time.sleep(wait)
 
 
@@ -94,7 +97,8 @@ def _download_once(address, target, sha256):
         answer = urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         error.close()
-        raise _Unfetched(f"the server answers {error.code}", final=error.code in (401, 403, 404, 410)) from None
+        final = error.code in (401, 403, 404, 410)
+        raise _Unfetched(f"the server answers {error.code}", final) from None
     except (OSError, http.client.HTTPException) as error:
         raise _Unfetched(str(getattr(error, "reason", error))) from error
     with answer, replacing(target) as stream:

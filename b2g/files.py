@@ -38,7 +38,8 @@ def from_pillow(picture: Image.Image, name: str) -> Decoded:
     """Decode an open PIL image of mode L, LA, RGB, RGBA, P, PA or I;16; refuse the others by name."""
     # A camera's JPEG may carry previews as further frames (MPO); the first one is the picture.
     if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
-        raise B2GError(f"{name} holds {picture.n_frames} frames; save the one to denoise as a picture of its own")
+        raise B2GError(f"{name} holds {picture.n_frames} frames; save the one to denoise as a picture of its "
+                       "own")
     icc, exif = picture.info.get("icc_profile"), picture.info.get("exif")
     if picture.mode in ("P", "PA"):
         picture = picture.convert("RGBA" if picture.mode == "PA" or "transparency" in picture.info else "RGB")
@@ -47,8 +48,8 @@ def from_pillow(picture: Image.Image, name: str) -> Decoded:
     # Older Pillow opens 16-bit gray PNG as 32-bit "I"; a PNG never holds more than 16.
     sixteen = picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG")
     if not sixteen and picture.mode not in ("L", "LA", "RGB", "RGBA"):
-        raise B2GError(f"{name} has colour mode {picture.mode}, which is not gray or RGB with 8 or 16 bits per "
-                       "channel; convert it first, e.g. with picture.convert('RGB')")
+        raise B2GError(f"{name} has colour mode {picture.mode}, which is not gray or RGB with 8 or 16 bits "
+                       "per channel; convert it first, e.g. with picture.convert('RGB')")
     return Decoded(np.asarray(picture).astype(np.uint16 if sixteen else np.uint8), icc, exif)
 
 
@@ -69,8 +70,8 @@ def _decode_png16(data: bytes, name: str) -> Decoded:
 def _decode_tiff(data: bytes, name: str) -> Decoded:
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         if len(tiff.pages) != 1:
-            raise B2GError(f"{name} holds {len(tiff.pages)} pages; save the one to denoise as a picture of its own, "
-                           "or pass the stack as an array, page by page")
+            raise B2GError(f"{name} holds {len(tiff.pages)} pages; save the one to denoise as a picture of "
+                           "its own, or pass the stack as an array, page by page")
         page = tiff.pages[0]
         exif = _exif_of({code: page.tags[code].value for code in _TIFF_KEPT if code in page.tags})
         array = _tiff_pixels(page)
@@ -122,7 +123,7 @@ def _decode(data: bytes, name: str) -> Decoded:
 
 
 def decode(path) -> Decoded:
-    """Decode the picture file at `path`; B2GError when it is missing, unreadable, corrupt or of many pages."""
+    """Decode the picture file at `path`; B2GError when it is missing, corrupt or of many pages."""
     path = Path(path).expanduser()
     try:
         return _decode(path.read_bytes(), str(path))
@@ -131,9 +132,9 @@ def decode(path) -> Decoded:
     except FileNotFoundError:
         raise B2GError(f"{path} does not exist; check the name and the folder {Path.cwd()}") from None
     except Exception as error:  # decoders raise nearly every kind of exception on corrupt bytes
-        reason = str(error).strip().splitlines()
-        raise B2GError(f"{path} cannot be read as a picture ({reason[0] if reason else type(error).__name__}); check "
-                       "that it is a whole PNG, TIFF, JPEG, BMP or WebP file that you may read") from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise B2GError(f"{path} cannot be read as a picture ({reason}); check that it is a whole PNG, TIFF, "
+                       "JPEG, BMP or WebP file that you may read") from error
 
 
 def _encode_png16(array, icc, exif) -> bytes:
@@ -152,9 +153,10 @@ def _encode_png16(array, icc, exif) -> bytes:
 def _encode_tiff(array, icc, exif) -> bytes:
     planes = 1 if array.ndim == 2 else array.shape[2]
     out = io.BytesIO()
-    tifffile.imwrite(out, array, photometric="rgb" if planes > 2 else "minisblack", metadata=None, software=False,
-                     extrasamples=["unassalpha"] if planes in (2, 4) else None, compression="zlib",
-                     iccprofile=icc, extratags=_tiff_tags_of(exif), planarconfig="contig" if planes > 1 else None)
+    tifffile.imwrite(
+        out, array, photometric="rgb" if planes > 2 else "minisblack", compression="zlib",
+        planarconfig="contig" if planes > 1 else None, extrasamples=["unassalpha"] if planes in (2, 4) else None,
+        iccprofile=icc, extratags=_tiff_tags_of(exif), metadata=None, software=False)
     return out.getvalue()
 
 
@@ -172,7 +174,7 @@ def check_encodable(suffix: str, depth: str, name: str) -> str:
 def encode(array: np.ndarray, suffix: str, name="picture", icc=None, exif=None) -> bytes:
     """The bytes of a picture file: `array` (H, W) or (H, W, 1..4), alpha opaque.
 
-    Integers keep their depth. Floats keep theirs in TIFF and are clipped to [0, 1] and rounded to 8 bits elsewhere.
+    Integers keep their depth. Floats keep theirs in TIFF; elsewhere they are clipped and rounded to 8 bits.
     """
     kind = check_encodable(suffix, array.dtype.name, name)
     array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
@@ -192,7 +194,7 @@ def encode(array: np.ndarray, suffix: str, name="picture", icc=None, exif=None) 
 
 @contextmanager
 def replacing(path):
-    """Open a temporary file beside `path` for writing bytes; on success it takes the name, else it is removed."""
+    """A temporary file beside `path` to write bytes to; on success it takes the name, else it is removed."""
     path = Path(path).expanduser()
     temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.part")
     try:

@@ -1,7 +1,7 @@
-"""The boundary: what a caller brings becomes float32 (B, C, H, W) in [0, 1]; what they take home is their own kind.
+"""The boundary: a caller's picture becomes float32 (B, C, H, W) in [0, 1], and goes home as it came.
 
-Every check of a picture is here. Inside the package a picture is a tensor; outside it may be a NumPy array,
-a tensor, a PIL image or a file, of 8 or 16 bits or floating point, and comes back as it was.
+Inside the package a picture is a tensor; outside it may be a NumPy array, a tensor, a PIL image or a file, of
+8 or 16 bits or floating point. Whatever comes in is checked here, once (see `b2g.checks`).
 """
 
 import os
@@ -12,12 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from b2g import files
+from b2g import checks, files
 from b2g.errors import B2GError
-
-SMALLEST = 16  # pixels on a side: below this the networks and the measures have no picture to look at
-_ARRAY_DTYPES = ("uint8", "uint16", "float16", "float32", "float64")
-_TENSOR_DTYPES = (torch.uint8, torch.uint16, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +51,7 @@ class Incoming:
         array = _channels_last(unit)
         if len(self.shape) > 2 and self.shape[-1] in (2, 4):
             array = np.concatenate([array, np.ones_like(array[..., :1])], axis=-1)
-        scaled = array.reshape(self.shape).astype(np.float64) * _full_scale(self.dtype)
+        scaled = array.reshape(self.shape).astype(np.float64) * checks.full_scale(self.dtype)
         array = (np.rint(scaled) if self.dtype.kind == "u" else scaled).astype(self.dtype)
         return self._as_pil(array) if self.kind == "pil" else array
 
@@ -74,12 +70,13 @@ class Incoming:
 
     def _check_shape(self, batch):
         if tuple(batch.shape) != tuple(self.batch.shape):
-            raise B2GError(f"an estimate of shape {tuple(batch.shape)} does not belong to {self.name}, whose batch "
-                           f"has shape {tuple(self.batch.shape)}")
+            raise B2GError(f"an estimate of shape {tuple(batch.shape)} does not belong to {self.name}, whose "
+                           f"batch has shape {tuple(self.batch.shape)}")
 
     def _as_pil(self, array):
         picture = Image.fromarray(array)
-        picture.info.update({key: value for key, value in (("icc_profile", self.icc), ("exif", self.exif)) if value})
+        travel = {"icc_profile": self.icc, "exif": self.exif}
+        picture.info.update({key: value for key, value in travel.items() if value})
         return picture
 
 
@@ -107,12 +104,12 @@ def to_batch(image) -> Incoming:
         return _from_pil(image)
     if isinstance(image, str | Path):
         return _from_decoded(files.decode(image), "file", str(image))
-    raise B2GError(f"a picture cannot be made from {type(image).__module__}.{type(image).__name__}; pass a NumPy array, "
-                   "a torch tensor, a PIL image or the path of a picture file")
+    raise B2GError(f"a picture cannot be made from {type(image).__module__}.{type(image).__name__}; pass a "
+                   "NumPy array, a torch tensor, a PIL image or the path of a picture file")
 
 
 def read(path) -> np.ndarray:
-    """Read a picture file as NumPy array (H, W) or (H, W, 3) in the file's own depth, opaque alpha dropped."""
+    """Read a picture file as a NumPy array (H, W) or (H, W, 3) in its own depth, opaque alpha dropped."""
     incoming = to_batch(Path(path))
     array, channels = incoming.restore(incoming.batch), incoming.batch.shape[1]
     return array if channels == 1 and array.ndim == 2 else array[..., 0] if channels == 1 else array[..., :3]
@@ -124,11 +121,11 @@ def write(path, image, like: Incoming | None = None) -> None:
     Parameters
     ----------
     path : the suffix names the format: .png, .tif, .tiff, .jpg, .jpeg, .bmp or .webp.
-        PNG and TIFF hold uint8 and uint16, the others uint8 only. TIFF keeps floats as they are, outside [0, 1]
-        too; the others clip them to [0, 1] and round them to 8 bits.
+        PNG and TIFF hold uint8 and uint16, the others uint8 only. TIFF keeps floats as they are, also
+        outside [0, 1]; the others clip them to [0, 1] and round them to 8 bits.
     image : any single picture that `to_batch` takes.
-    like : the Incoming whose colour profile and EXIF shall travel along; to and from TIFF, of EXIF only its plain
-        tags do (orientation, maker, model, date, description, artist, copyright); BMP holds neither.
+    like : the Incoming whose colour profile and EXIF shall travel along; to and from TIFF, of EXIF only its
+        plain tags do (orientation, maker, model, date, description, artist, copyright); BMP holds neither.
 
     Raises
     ------
@@ -143,25 +140,26 @@ def write(path, image, like: Incoming | None = None) -> None:
         with files.replacing(path) as stream:
             stream.write(data)
     except OSError as error:
-        raise B2GError(f"{path} cannot be written ({error.strerror or error}); check that the folder exists, has room "
-                       "and lets you write") from error
+        raise B2GError(f"{path} cannot be written ({error.strerror or error}); check that the folder exists, "
+                       "has room and lets you write") from error
 
 
 def check_writable(path, like: Incoming) -> None:
     """Refuse, before any work is done, what `write(path, like.restore(...))` would refuse after it."""
     path = Path(path).expanduser()
-    files.check_encodable(path.suffix, str(like.dtype).removeprefix("torch.").lstrip("<>="), str(path))
+    files.check_encodable(path.suffix, checks.depth_name(like.dtype), str(path))
     _check_single(like, path)
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise B2GError(f"{path} cannot be written: the folder {path.parent} does not exist or may not be written to; "
-                       "create it first or choose another")
+        raise B2GError(f"{path} cannot be written: the folder {path.parent} does not exist or may not be "
+                       "written to; create it first or choose another")
     if path.is_dir():
         raise B2GError(f"{path} is a folder; name a picture file in it")
 
 
 def _check_single(incoming, path):
     if len(incoming.batch) != 1:
-        raise B2GError(f"{path} holds one picture, but {incoming.name} is {len(incoming.batch)}; write them one by one")
+        raise B2GError(f"{path} holds one picture, but {incoming.name} is {len(incoming.batch)}; write them "
+                       "one by one")
 
 
 def _one_picture(image, path) -> np.ndarray:
@@ -189,86 +187,35 @@ def _from_decoded(decoded, kind, name) -> Incoming:
 
 
 def _from_array(array, name, kind="array", **travel) -> Incoming:
-    allowed = (1, 3, 4) if kind == "array" else (1, 2, 3, 4)
-    if array.dtype.name not in _ARRAY_DTYPES:
-        raise B2GError(f"{name} has values of type {array.dtype}; convert them to uint8 (0..255), uint16 (0..65535) or "
-                       "float32 (0..1)")
-    if array.ndim not in (2, 3, 4) or (kind != "array" and array.ndim == 4):
-        raise B2GError(f"{name} has {array.ndim} axes; pass (H, W), (H, W, C) or (N, H, W, C)")
-    stack = array.reshape((1,) * (4 - array.ndim) + array.shape) if array.ndim > 2 else array[None, ..., None]
-    if stack.shape[3] not in allowed:
-        hint = _array_hint(stack.shape)
-        raise B2GError(f"{name} has {stack.shape[3]} channels on its last axis, which is not 1 (gray), 3 (RGB) or 4 "
-                       f"(RGBA); {hint}")
-    _check_size(name, stack.shape[0], *stack.shape[1:3])
-    _check_finite(name, np.isfinite(array) if array.dtype.kind == "f" else None)
-    unit = stack.astype(np.float32) / np.float32(_full_scale(array.dtype))
+    checks.check_depth(name, array.dtype)
+    checks.check_axes(name, array.ndim, "(H, W), (H, W, C) or (N, H, W, C)")
+    plane = array[..., None] if array.ndim == 2 else array
+    stack = plane[None] if plane.ndim == 3 else plane
+    checks.check_last_channels(name, stack.shape, (1, 3, 4) if kind == "array" else (1, 2, 3, 4))
+    checks.check_size(name, *stack.shape[:3])
+    unit = stack.astype(np.float32) / np.float32(checks.full_scale(array.dtype))
+    if array.dtype.kind == "f":
+        checks.check_finite(name, np.isfinite(array))
+        checks.check_scale(name, np.abs(unit).mean(), np.abs(unit).max())
     if stack.shape[3] in (2, 4):
-        unit = _without_alpha(unit, name)
+        checks.check_opaque(name, unit[..., -1])
+        unit = unit[..., :-1]
     batch = torch.from_numpy(np.ascontiguousarray(unit.transpose(0, 3, 1, 2)))
-    _check_scale(name, batch, array.dtype.kind == "f")
     return Incoming(batch, kind, array.shape, array.dtype, name, **travel)
 
 
-def _array_hint(shape) -> str:
-    if shape[0] == 1 and shape[1] in (1, 3):
-        return "move the channels last with numpy.moveaxis(image, 0, -1)"
-    if shape[0] == 1 and shape[3] >= SMALLEST:
-        return "pass a stack of gray pictures as (N, H, W, 1)"
-    return "pick the channels to denoise"
-
-
 def _from_tensor(tensor) -> Incoming:
-    name = f"the tensor of shape {tuple(tensor.shape)} and type {str(tensor.dtype).removeprefix('torch.')}"
-    if tensor.dtype not in _TENSOR_DTYPES:
-        raise B2GError(f"{name} is not of a picture's type; convert it to torch.float32 (0..1), uint8 or uint16")
-    if tensor.ndim not in (2, 3, 4):
-        raise B2GError(f"{name} has {tensor.ndim} axes; pass (H, W), (C, H, W) or (B, C, H, W)")
+    name = f"the tensor of shape {tuple(tensor.shape)} and type {checks.depth_name(tensor.dtype)}"
+    checks.check_depth(name, tensor.dtype)
+    checks.check_axes(name, tensor.ndim, "(H, W), (C, H, W) or (B, C, H, W)")
     stack = tensor.detach().reshape((1,) * (4 - tensor.ndim) + tuple(tensor.shape))
-    if stack.shape[1] not in (1, 3):
-        last = "move the channels first with image.movedim(-1, -3)" if stack.shape[3] in (1, 3, 4) else (
-            "pass gray (1) or RGB (3) channels")
-        raise B2GError(f"{name} has {stack.shape[1]} channels where torch keeps them, before height and width; {last}")
-    _check_size(name, stack.shape[0], *stack.shape[2:])
-    _check_finite(name, torch.isfinite(tensor.detach()).cpu().numpy() if tensor.is_floating_point() else None)
-    batch = stack.to(torch.float32, copy=True) / _full_scale(tensor.dtype)
-    _check_scale(name, batch, tensor.is_floating_point())
+    checks.check_first_channels(name, stack.shape)
+    checks.check_size(name, stack.shape[0], *stack.shape[2:])
+    batch = stack.to(torch.float32, copy=True) / checks.full_scale(tensor.dtype)
+    if tensor.is_floating_point():
+        checks.check_finite(name, torch.isfinite(tensor.detach()).cpu().numpy())
+        checks.check_scale(name, batch.abs().mean().item(), batch.abs().max().item())
     return Incoming(batch, "tensor", tuple(tensor.shape), tensor.dtype, name)
-
-
-def _full_scale(dtype) -> float:
-    return {"uint8": 255.0, "uint16": 65535.0}.get(str(dtype).removeprefix("torch.").lstrip("<>="), 1.0)
-
-
-def _check_size(name, count, height, width):
-    if count == 0:
-        raise B2GError(f"{name} is empty; pass at least one picture")
-    if min(height, width) < SMALLEST:
-        raise B2GError(f"{name} is {height} x {width} pixels; pass a picture of at least {SMALLEST} on each side")
-
-
-def _check_finite(name, finite):
-    if finite is None or finite.all():
-        return
-    first = tuple(int(i) for i in np.unravel_index(np.argmin(finite), finite.shape))
-    raise B2GError(f"{name} has {int(finite.size - finite.sum())} values that are NaN or infinite, the first at index "
-                   f"{first}; replace them first, e.g. with numpy.nan_to_num")
-
-
-def _check_scale(name, batch, floating):
-    if floating and batch.abs().mean().item() > 2:
-        largest = batch.abs().max().item()
-        scale = "255" if largest < 1000 else "65535 (or what its white is)"
-        raise B2GError(f"{name} has floating-point values far beyond [0, 1], up to {largest:.4g}; divide by {scale} "
-                       "first")
-
-
-def _without_alpha(unit, name):
-    colour, alpha = unit[..., :-1], unit[..., -1]
-    if not (alpha == 1).all():
-        raise B2GError(f"{name} is partly transparent, and colours behind transparency have no meaning to denoise; "
-                       "flatten it onto an opaque background first")
-    return colour
 
 
 def _channels_last(batch) -> np.ndarray:
@@ -276,4 +223,6 @@ def _channels_last(batch) -> np.ndarray:
 
 
 def _to_depth(unit, dtype):
-    return unit.to(dtype) if dtype.is_floating_point else (unit.float() * _full_scale(dtype)).round().to(dtype)
+    if dtype.is_floating_point:
+        return unit.to(dtype)
+    return (unit.float() * checks.full_scale(dtype)).round().to(dtype)

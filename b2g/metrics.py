@@ -44,7 +44,7 @@ def ssim(clean, estimate, convention="2d", clip=True, rounded=False) -> float:
     convention : "2d" or "matlab-volume"
         2d: per channel, over the pixels whose window lies inside the picture, then the mean over channels.
         matlab-volume: what MATLAB's `ssim` does with an (H, W, 3) array: the window runs over the three
-        colours as over a third spatial axis, edges replicated, mean over all voxels. A gray picture has two axes.
+        colours as over a third spatial axis, edges replicated, mean over all voxels. Gray has two axes.
 
     References
     ----------
@@ -61,8 +61,9 @@ def _pair(clean, estimate, clip, rounded):
     """Both pictures as float64 arrays (B, C, H, W)."""
     first, second = to_batch(clean), to_batch(estimate)
     if first.batch.shape != second.batch.shape:
-        raise B2GError(f"{second.name} cannot be compared with {first.name}: as (pictures, channels, height, width) they "
-                       f"are {tuple(second.batch.shape)} and {tuple(first.batch.shape)}; pass two of one size")
+        raise B2GError(f"{second.name} cannot be compared with {first.name}: as (pictures, channels, height, "
+                       f"width) they are {tuple(second.batch.shape)} and {tuple(first.batch.shape)}; pass "
+                       "two of one size")
     clean, estimate = (taken.batch.double().cpu().numpy() for taken in (first, second))
     estimate = estimate.clip(0, 1) if clip else estimate
     return clean, np.rint(estimate * 255) / 255 if rounded else estimate

@@ -13,7 +13,7 @@ from b2g.seeds import numpy_random, seed_for
 KINDS = ("gaussian", "poisson")
 _PATCH = 8  # side of the patches of `estimate_sigma`, less on small pictures
 _MANY = 100_000  # patches: more cost time and no longer sharpen the estimate
-_PER_DIMENSION = 50  # patches wanted per dimension: with fewer, the noise eigenvalues spread and bias the mean
+_PER_DIMENSION = 50  # patches wanted per dimension: with fewer, noise eigenvalues spread and bias the mean
 
 
 def add_noise(clean, kind="gaussian", level=25.0, seed=0):
@@ -31,8 +31,8 @@ def add_noise(clean, kind="gaussian", level=25.0, seed=0):
     Returns
     -------
     float32 picture in the layout of `clean`: a tensor, on its device, for a tensor; otherwise a NumPy array.
-    The numbers are drawn on the CPU in the order (N, H, W, C), so a picture gets the same noise as array, tensor
-    or file, here and on a GPU.
+    The numbers are drawn on the CPU in the order (N, H, W, C), so a picture gets the same noise as array,
+    tensor or file, here and on a GPU.
 
     Raises
     ------
@@ -48,8 +48,8 @@ def add_noise(clean, kind="gaussian", level=25.0, seed=0):
         noisy = signal + level / 255 * random.standard_normal(signal.shape)
     else:
         if signal.min() < 0:
-            raise B2GError(f"{incoming.name} has negative values, down to {signal.min():.4g}, which have no Poisson "
-                           "noise; clip it to [0, 1] first")
+            raise B2GError(f"{incoming.name} has negative values, down to {signal.min():.4g}, which have no "
+                           "Poisson noise; clip it to [0, 1] first")
         noisy = random.poisson(level * signal) / level
     return incoming.arrange(torch.from_numpy(noisy.astype(np.float32)).permute(0, 3, 1, 2))
 
@@ -65,17 +65,17 @@ def _checked_level(kind, level) -> float:
 
 
 def estimate_sigma(noisy) -> float:
-    """Estimate the standard deviation of white Gaussian noise from the noisy picture alone, on the scale 0..255.
+    """Estimate sigma of white Gaussian noise from the noisy picture alone, on the scale 0..255.
 
     Patches of clean pictures lie near a subspace; noise adds its variance to every direction. So the
-    smallest eigenvalues of the patches' covariance scatter evenly around the noise variance. The largest
-    eigenvalue is dropped until the mean of the rest no longer exceeds their median: that mean is the variance.
+    smallest eigenvalues of the patches' covariance scatter evenly around the noise variance. The largest is
+    dropped until the mean of the rest no longer exceeds their median: that mean is the variance.
     Several pictures (a batch) are taken to have the same sigma. Clipped or spatially correlated noise is
     under-estimated.
 
     References
     ----------
-    Chen, Zhu and Heng, An Efficient Statistical Method for Image Noise Level Estimation, ICCV 2015, Algorithm 1.
+    Chen, Zhu and Heng, An Efficient Statistical Method for Image Noise Level Estimation, ICCV 2015.
     """
     batch = to_batch(noisy).batch.cpu()
     eigenvalues = np.linalg.eigvalsh(_patch_covariance(batch))  # ascending
@@ -86,7 +86,7 @@ def estimate_sigma(noisy) -> float:
 
 
 def _patch_covariance(batch) -> np.ndarray:
-    """Covariance (C p p, C p p) of the p x p patches of a batch (B, C, H, W), on a grid of at most some 100,000."""
+    """Covariance (C p p, C p p) of some 100,000 p x p patches, or all, of a batch (B, C, H, W)."""
     count, channels, height, width = batch.shape
     sides = range(_PATCH, 2, -1)
     patches = {p: count * (height - p + 1) * (width - p + 1) for p in sides}
