@@ -18,9 +18,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from b2g.errors import B2GError
-from b2g.layers import ChannelAttention, GradientLayer, MaskedConv2d, TStandout, dropout
+from b2g.layers import NORMALISERS, ChannelAttention, GradientLayer, MaskedConv2d, TStandout, dropout
 
 PLACES = ("none", "half", "all")
+CHOICES = {
+    "normaliser": NORMALISERS,
+    "masked_layers": ("all", "first"),
+    "norm": ("none", "decoder", "all"),
+    "attention": PLACES,
+    "attention_between": ("none", "relu"),
+    "standout": PLACES,
+    "standout_scale": ("raw", "range", "quantile"),
+    "standout_below": ("dropout", "drop"),
+    "dropout": PLACES,
+    "output": ("sigmoid", "linear"),
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +42,8 @@ class Architecture:
     ``width`` channels in the encoder, twice as many in the decoder, ``head`` in the last two layers. The places
     ``attention`` and ``standout`` are ``"none"``, ``"half"`` (the decoder's level at half resolution) or
     ``"all"`` levels; ``dropout`` places plain dropout of the same ``rate`` where no standout stands.
-    ``norm``: batch normalisation in no layer, in the ``"decoder"``, or in ``"all"`` layers but the last.
+    ``norm``: batch normalisation in no layer, in the ``"decoder"``, or in ``"all"`` layers but the last. ``output``:
+    a ``"sigmoid"`` keeps the answer in (0, 1), ``"linear"`` leaves it free.
     ``masked_layers``: masked convolutions in the whole encoder (``"all"``, Self2Self) or only at the entry
     (``"first"``, "masked convolution first"): behind the first layer hardly a window is without a visible pixel.
     """
@@ -51,6 +64,16 @@ class Architecture:
     dropout: str = "all"
     rate: float = 0.3
     output: str = "sigmoid"
+
+    def __post_init__(self):
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise B2GError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}.")
+        for name, value, least in (("width", self.width, 1), ("head", min(self.head), 1), ("depth", self.depth, 2)):
+            if value < least:
+                raise B2GError(f"{name} must be at least {least}, not {getattr(self, name)}.")
+        if not 0.0 <= self.rate < 1.0:
+            raise B2GError(f"rate is the share of units to drop and must lie in [0, 1), not {self.rate}.")
 
 
 class _Encode(nn.Module):
@@ -129,18 +152,11 @@ class EncoderDecoder(nn.Module):
 
     ``mask`` (1 = visible) is applied inside; none means all visible: f(y). Any size from 16 pixels up: picture and
     mask are mirrored together to the next multiple of 2^depth, so a hidden pixel is hidden in its mirror image
-    too. ``guide`` is the last output for T-Standout's reading of Eq. 3.11 on the output.
+    too. ``guide``, of the picture's shape, is the last output for T-Standout's reading of Eq. 3.11 on the output.
     """
 
     def __init__(self, channels: int, shape: Architecture = Architecture()):
         super().__init__()
-        for name in ("attention", "standout", "dropout"):
-            if getattr(shape, name) not in PLACES:
-                raise B2GError(f"{name} must be one of {', '.join(PLACES)}, not {getattr(shape, name)!r}.")
-        if shape.norm not in ("none", "decoder", "all"):
-            raise B2GError(f"norm must be 'none', 'decoder' or 'all', not {shape.norm!r}.")
-        if shape.masked_layers not in ("first", "all"):
-            raise B2GError(f"masked_layers must be 'first' or 'all', not {shape.masked_layers!r}.")
         self.shape = shape
         width, depth = shape.width, shape.depth
         self.stem = _Encode(channels, width, shape)
@@ -176,6 +192,7 @@ class EncoderDecoder(nn.Module):
         seen = image * mask
         if grown != [height, width]:
             seen, mask = _mirror(seen, *grown), _mirror(mask, *grown)
+            guide = None if guide is None else _mirror(guide, *grown)
         if image.is_contiguous(memory_format=torch.channels_last):
             seen = seen.contiguous(memory_format=torch.channels_last)
         return self._run(seen, mask, generator, guide)[..., :height, :width]
