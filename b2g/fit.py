@@ -38,10 +38,12 @@ class Schedule:
     def __post_init__(self):
         if self.steps < 1:
             raise B2GError(f"steps must be at least 1, not {self.steps}.")
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < math.inf:
             raise B2GError(f"learning_rate must be positive, not {self.learning_rate}.")
         if self.decay not in SCHEDULES:
             raise B2GError(f"decay must be one of {', '.join(SCHEDULES)}, not {self.decay!r}.")
+        if not 0.0 <= self.decay_from <= 1.0:
+            raise B2GError(f"decay_from is a share of the steps and must lie in [0, 1], not {self.decay_from}.")
 
     def factor(self, step: int) -> float:
         """The multiple of ``learning_rate`` used at ``step`` (from 0)."""
@@ -133,6 +135,8 @@ def fit(
     ``identity`` is this run's; it is removed at the end. Raises :class:`~b2g.errors.Diverged` when the loss stops
     being finite.
     """
+    if checkpoint is not None:
+        _check_place(Path(checkpoint))
     optimiser = torch.optim.Adam(objective.network.parameters(), schedule.learning_rate, fused=True)
     mean = RunningAverage(average) if average is not None else None
     history: list[dict] = []
@@ -178,12 +182,22 @@ def _entry(step: int, loss: Tensor, shown: Tensor | None, clean: Tensor | None, 
 
 def mean_of_passes(predict: Callable[[], Tensor], passes: int, progress: bool = False) -> Tensor:
     """The mean of ``passes`` stochastic predictions ("calling it 40 times", read as in Self2Self)."""
+    if passes < 1:
+        raise B2GError(f"passes must be at least 1, not {passes}.")
     total = None
     with torch.no_grad():
         for _ in tqdm(range(passes), desc="passes", disable=None if progress else True, leave=False):
             answer = predict()
             total = answer if total is None else total + answer
     return total / passes
+
+
+def _check_place(path: Path) -> None:
+    """Refuse before the first step what would fail a minute later."""
+    if path.is_dir():
+        raise B2GError(f"checkpoint {path} is a folder; name a file in it.")
+    if not path.parent.is_dir():
+        raise B2GError(f"checkpoint {path} cannot be written: its folder does not exist; create it first.")
 
 
 def _save(path: Path, identity: str, step: int, seconds: float, objective, optimiser, mean, history) -> None:
