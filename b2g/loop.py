@@ -40,6 +40,15 @@ class MaskLaw:
     def __post_init__(self):
         if self.kind not in ("bernoulli", "uniform", "distance", "gradient"):
             raise B2GError(f"the mask must be 'bernoulli', 'uniform', 'distance' or 'gradient', not {self.kind!r}.")
+        if not 0.0 < self.masked < 1.0:
+            raise B2GError(f"masked is the share of hidden pixels and must lie between 0 and 1, not {self.masked}.")
+        for name in ("detail_masked", "detail_fraction"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise B2GError(f"{name} is a share of the pixels and must lie in [0, 1], not {getattr(self, name)}.")
+        if not self.detail_threshold >= 0:
+            raise B2GError(f"detail_threshold is a distance on 0..255 and must be positive, not {self.detail_threshold}.")
+        if self.detail_over not in ("channel", "max", "euclidean"):
+            raise B2GError(f"detail_over must be 'channel', 'max' or 'euclidean', not {self.detail_over!r}.")
 
     @property
     def dual(self) -> bool:
