@@ -101,7 +101,7 @@ def load(name: str) -> np.ndarray:
 
 
 def load_noisy(name: str) -> np.ndarray:
-    """Load the noisy picture of a real-noise pair (polyu, cc, confocal, planaria, sidd_sample), as `load` does."""
+    """Load the noisy picture of a pair of polyu, cc, confocal, planaria or sidd_sample, as `load` does."""
     return _load(name, "noisy")
 
 
@@ -213,5 +213,5 @@ def _listed() -> dict[str, dict[str, Listed]]:
             part = "clean" if drawn else row["part"]
             found.setdefault(name, {})[part] = Listed(
                 name, part, row["file"], row["sha256"], *(int(row[k]) for k in ("bytes", "width", "height")),
-                _RAW + row["github"] if row["github"] else "", dataset.terms, dataset.source, dataset.citation)
+                row["github"] and _RAW + row["github"], dataset.terms, dataset.source, dataset.citation)
     return dict(sorted(found.items()))

@@ -155,7 +155,8 @@ def _encode_tiff(array, icc, exif) -> bytes:
     out = io.BytesIO()
     tifffile.imwrite(
         out, array, photometric="rgb" if planes > 2 else "minisblack", compression="zlib",
-        planarconfig="contig" if planes > 1 else None, extrasamples=["unassalpha"] if planes in (2, 4) else None,
+        planarconfig="contig" if planes > 1 else None,
+        extrasamples=["unassalpha"] if planes in (2, 4) else None,
         iccprofile=icc, extratags=_tiff_tags_of(exif), metadata=None, software=False)
     return out.getvalue()
 
@@ -188,7 +189,10 @@ def encode(array: np.ndarray, suffix: str, name="picture", icc=None, exif=None) 
         return _encode_png16(array, icc, exif)
     out, travel = io.BytesIO(), {key: value for key, value in (("icc_profile", icc), ("exif", exif)) if value}
     best = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}.get(kind, {})
-    Image.fromarray(np.ascontiguousarray(array)).save(out, kind, **best, **({} if kind == "BMP" else travel))
+    try:
+        Image.fromarray(np.ascontiguousarray(array)).save(out, kind, **best, **({} if kind == "BMP" else travel))
+    except (OSError, ValueError) as error:  # WebP ends at 16383 pixels, JPEG at 65535, its EXIF at 64 KiB
+        raise B2GError(f"{name}: {kind} cannot hold this picture ({error}); use .png or .tif") from error
     return out.getvalue()
 
 

@@ -99,7 +99,7 @@ def to_batch(image) -> Incoming:
     if isinstance(image, torch.Tensor):
         return _from_tensor(image)
     if isinstance(image, np.ndarray):
-        return _from_array(image, f"the array of shape {image.shape} and type {image.dtype}")
+        return _from_array(image)
     if isinstance(image, Image.Image):
         return _from_pil(image)
     if isinstance(image, str | Path):
@@ -163,10 +163,11 @@ def _check_single(incoming, path):
 
 
 def _one_picture(image, path) -> np.ndarray:
+    if isinstance(image, np.ndarray):
+        _check_single(_from_array(image, kind="file"), path)  # gray with alpha too, as `restore` gives it back
+        return image[0] if image.ndim == 4 else image
     incoming = to_batch(image)
     _check_single(incoming, path)
-    if incoming.kind == "array":
-        return image[0] if image.ndim == 4 else image
     if incoming.kind == "tensor":
         array = image.detach().cpu()
         array = (array.float() if array.dtype == torch.bfloat16 else array).numpy()
@@ -186,7 +187,8 @@ def _from_decoded(decoded, kind, name) -> Incoming:
     return _from_array(decoded.array, name, kind, icc=decoded.icc, exif=decoded.exif)
 
 
-def _from_array(array, name, kind="array", **travel) -> Incoming:
+def _from_array(array, name=None, kind="array", **travel) -> Incoming:
+    name = name or f"the array of shape {array.shape} and type {array.dtype}"
     checks.check_depth(name, array.dtype)
     checks.check_axes(name, array.ndim, "(H, W), (H, W, C) or (N, H, W, C)")
     plane = array[..., None] if array.ndim == 2 else array
