@@ -14,7 +14,6 @@ import argparse
 import concurrent.futures
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
 import sys
@@ -150,7 +149,7 @@ def write_atomically(path, data):
 
 
 def run_one(path, key):
-    """Execute one notebook in the book's folder; returns seconds, raises SystemExit with the failing cell."""
+    """Execute one notebook in the book's folder; returns the seconds, or raises with the failing cell."""
     import papermill
 
     started = time.monotonic()
@@ -182,10 +181,9 @@ def execute(names, jobs):
     print(f"notebooks: {len(paths) - len(due)} current, {len(due)} to run", flush=True)
     if not due:
         return 0
-    context = multiprocessing.get_context("spawn")
     failures, began, running = [], {}, {}
     queue = list(due.items())
-    with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         while queue or running:
             while queue and len(running) < jobs:
                 path, key = queue.pop(0)

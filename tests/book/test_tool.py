@@ -1,0 +1,119 @@
+"""Only what changed is executed, and nothing unfinished ever counts as done."""
+
+import nbformat
+import pytest
+
+cell = nbformat.v4.new_code_cell
+prose = nbformat.v4.new_markdown_cell
+
+
+@pytest.fixture
+def folder(tool, tmp_path, monkeypatch):
+    """A book of its own: one notebook, listed, and nowhere near the real one."""
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "_toc.yml").write_text("format: jb-book\nroot: one\n")
+    for name, value in dict(BOOK="book", BUILD="_build", EXECUTED="_build/executed").items():
+        monkeypatch.setattr(tool, name, tmp_path / value)
+    return tmp_path
+
+
+def write(folder, *cells):
+    path = folder / "book" / "one.ipynb"
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=list(cells), metadata=metadata), path)
+    return path
+
+
+def test_prose_does_not_change_the_key_and_code_does(tool):
+    def key(*cells):
+        return tool.key_of(nbformat.v4.new_notebook(cells=list(cells)), "around")
+
+    setup = cell("install()", metadata={"tags": ["setup"]})
+    one = key(prose("a"), cell("x = 1"))
+    assert one == key(prose("b"), prose("c"), cell("x = 1"))
+    assert one == key(setup, cell("x = 1"))  # the address of the repository changes no result
+    assert one != key(prose("a"), cell("x = 2"))
+    assert key(cell("x"), cell("y")) != key(cell("x\ny"))
+    assert one != tool.key_of(nbformat.v4.new_notebook(cells=[cell("x = 1")]), "elsewhere")
+
+
+def test_circumstances_follow_the_package_and_the_budget(tool, tmp_path, monkeypatch):
+    monkeypatch.setattr(tool, "ROOT", tmp_path)
+    (tmp_path / "requirements.txt").write_text("torch==2\n")
+    (tmp_path / "b2g").mkdir()
+    module = tmp_path / "b2g" / "masks.py"
+    module.write_text("1")
+    monkeypatch.setenv("B2G_BUDGET", "smoke")
+    before = tool.circumstances()
+    assert tool.circumstances() == before
+    monkeypatch.setenv("B2G_BUDGET", "try")
+    other_budget = tool.circumstances()
+    module.write_text("2")
+    assert len({before, other_budget, tool.circumstances()}) == 3
+
+
+def test_execute_then_stage_then_refresh(tool, folder, capsys):
+    write(folder, prose("# One"), cell("print(6 * 7)"))
+    assert tool.execute([], jobs=1) == 0
+    assert tool.execute([], jobs=1) == 0
+    assert "1 current, 0 to run" in capsys.readouterr().out
+    path = write(folder, prose("# Another title"), cell("print(6 * 7)"))
+    tool.stage()
+    staged = nbformat.read(folder / "_build" / "book" / "one.ipynb", as_version=4)
+    assert staged.cells[0].source == "# Another title" and staged.cells[1].outputs[0].text == "42\n"
+    tool.refresh([])
+    tracked = nbformat.read(path, as_version=4)
+    assert tracked.cells[1].outputs[0].text == "42\n" and "b2g_key" not in tracked.metadata
+    before = path.read_bytes()
+    tool.refresh([])
+    assert path.read_bytes() == before
+
+
+def test_a_failing_cell_is_named_and_leaves_nothing_done(tool, folder, capsys):
+    write(folder, prose("# One"), cell("x = 1"), cell("x / 0"))
+    assert tool.execute([], jobs=1) == 1
+    assert "book/one.ipynb, cell 3 of the file: ZeroDivisionError" in capsys.readouterr().err
+    assert not list(folder.rglob("_build/executed/*"))
+    with pytest.raises(SystemExit, match="make book"):
+        tool.stage()
+
+
+def test_half_a_notebook_does_not_count(tool, folder):
+    path = write(folder, cell("1"))
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata["b2g_key"] = tool.key_of(notebook, "around")
+    whole = nbformat.writes(notebook)
+    tool.EXECUTED.mkdir(parents=True)
+    target = tool.EXECUTED / path.name
+    target.write_text(whole)
+    assert tool.executed_copy(path, "around") is not None
+    for length in (0, 1, len(whole) // 2, len(whole) - 2):
+        target.write_text(whole[:length])
+        assert tool.executed_copy(path, "around") is None
+
+
+def test_normalised_drops_bars_times_and_names_of_machines(tool):
+    bar = nbformat.v4.new_output("display_data", {tool.WIDGET: {}, "text/plain": "0%"})
+    kept = nbformat.v4.new_output("display_data", {"text/plain": "a figure"})
+    code = cell("x", outputs=[bar, kept], execution_count=7, metadata={"tags": ["a"], "papermill": {"duration": 1}})
+    notebook = tool.normalised(nbformat.v4.new_notebook(cells=[code], metadata={"papermill": {}, "widgets": {}}))
+    [code] = notebook.cells
+    assert code.outputs == [kept] and code.execution_count == 1 and code.metadata == {"tags": ["a"]}
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+
+
+@pytest.mark.parametrize("address", ["", "https://github.com/owner/name"])
+def test_the_setup_cell_follows_the_one_address(tool, tmp_path, monkeypatch, address):
+    monkeypatch.setattr(tool, "ROOT", tmp_path)
+    (tmp_path / "_config.yml").write_text(f'repository:\n  url: "{address}"\n  branch: main\n')
+    source = tool.setup_source()
+    assert ("%pip install" in source) == bool(address)
+    assert (f"{address}/archive/refs/heads/main.zip" in source) == bool(address)
+    if not address:
+        compile(source, "setup", "exec")
+
+
+def test_a_listed_page_that_is_missing_is_named(tool, folder):
+    (folder / "book" / "_toc.yml").write_text("format: jb-book\nroot: absent\n")
+    with pytest.raises(SystemExit, match="absent"):
+        tool.documents()
