@@ -101,7 +101,8 @@ def autocast(device: torch.device, precision: str):
         raise B2GError(f"precision must be 'auto', 'float32' or 'bfloat16', not {precision!r}.")
     if precision == "auto":
         if device.type == "cuda":
-            able = torch.cuda.is_bf16_supported()
+            # An older GPU emulates bfloat16, slower than float32.
+            able = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
             able = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         precision = "bfloat16" if able else "float32"
