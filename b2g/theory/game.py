@@ -144,7 +144,7 @@ def stability_margin(payoff: Payoff, given: NDArray, states: NDArray) -> float:
 
     Below 0: no pair contradicts that the game is strictly stable, as condition (i) of Theorem 2 asks. Zero: a
     stable game at best, such as every constant payoff. Above 0: not stable. Source: Hofbauer and Sandholm,
-    Journal of Economic Theory 144(4), 2009, Definition 2.1.
+    Journal of Economic Theory 144(4), 2009.
     """
     values = payoff(states, given)
     first, second = np.triu_indices(len(states), 1)
