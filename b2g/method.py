@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,7 +52,7 @@ class Denoised:
 
 @dataclass(frozen=True)
 class Method:
-    """Base of all methods: profiles and identity. Concrete classes add fields and ``__call__``."""
+    """Base of all methods: profiles and identity. Concrete classes add fields, their checks and ``__call__``."""
 
     name: ClassVar[str]
     label: ClassVar[str] = "one image"
@@ -59,6 +61,12 @@ class Method:
     cost: ClassVar[str]
     default_profile: ClassVar[str]
     profiles: ClassVar[dict[str, dict]]
+
+    def __post_init__(self):
+        """Bring every setting to its default's type, or refuse it; subclasses then check the values."""
+        for f in fields(self):
+            value = _like(f.default, getattr(self, f.name), f"{self.name}'s setting {f.name}")
+            object.__setattr__(self, f.name, value)
 
     @classmethod
     def profile(cls, name: str | None = None, **changes) -> "Method":
@@ -69,12 +77,11 @@ class Method:
         return cls(**cls.profiles[name]).changed(**changes)
 
     def changed(self, **changes) -> "Method":
-        """A copy with some fields replaced; unknown names and values of another type are refused."""
-        known = {f.name: getattr(self, f.name) for f in fields(self)}
-        for key, value in changes.items():
+        """A copy with some fields replaced; unknown names and impossible values are refused."""
+        known = [f.name for f in fields(self)]
+        for key in changes:
             if key not in known:
                 raise B2GError(f"{self.name} has no setting {key!r}: its settings are {', '.join(known) or 'none'}.")
-            changes[key] = _like(known[key], value, f"{self.name}'s setting {key}")
         return replace(self, **changes)
 
     def identity(self) -> str:
@@ -85,15 +92,30 @@ class Method:
         raise NotImplementedError
 
 
-def _like(old, new, what: str):
-    """``new`` as the type of ``old``; a whole number is welcome where a fraction is expected."""
-    if isinstance(old, float) and isinstance(new, int) and not isinstance(new, bool):
-        return float(new)
-    if isinstance(old, tuple) and isinstance(new, (list, tuple)) and len(old) == len(new):
-        return tuple(_like(o, n, what) for o, n in zip(old, new))
-    if old is not None and new is not None and type(old) is not type(new):
-        raise B2GError(f"{what} is of type {type(old).__name__} (now {old!r}); {new!r} is not.")
-    return new
+def _like(default, value, what: str):
+    """``value`` as the type of ``default`` (None: a number or nothing); a whole number may stand for a fraction."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if default is None:
+        return None if value is None else _like(1.0, value, what)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if isinstance(default, tuple) and isinstance(value, (list, tuple)) and len(default) == len(value):
+        return tuple(_like(d, v, what) for d, v in zip(default, value))
+    if type(default) is not type(value):
+        raise B2GError(f"{what} is of type {type(default).__name__} (such as {default!r}); {value!r} is not.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise B2GError(f"{what} must be a finite number, not {value}.")
+    return value
+
+
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise B2GError(f"{name} must be one of {', '.join(allowed)}, not {value!r}.")
+
+
+def check_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise B2GError(f"{name} must be at least {least}, not {value}.")
 
 
 def canonical_json(value) -> str:

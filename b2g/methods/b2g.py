@@ -13,13 +13,23 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from b2g.errors import B2GError
-from b2g.fit import Schedule, build, fit, mean_of_passes
-from b2g.losses import b2g_loss, uniform_loss
-from b2g.loop import BlindSpotLoop, MaskLaw
-from b2g.method import Circumstances, Denoised, Method
+from b2g.fit import RunningAverage, Schedule, build, fit, mean_of_passes
+from b2g.losses import COMBINATIONS, OPERATORS, b2g_loss, uniform_loss
+from b2g.loop import VISIBLE, BlindSpotLoop, MaskLaw
+from b2g.method import Circumstances, Denoised, Method, check_choice, check_least
 from b2g.network import Architecture, EncoderDecoder
 from b2g.seeds import seed_for, torch_generator
+
+CHOICES = {
+    "visible": VISIBLE,
+    "operator": OPERATORS,
+    "combine": COMBINATIONS,
+    "loss_norm": ("masked", "all"),
+    "target": ("noisy", "hidden"),
+    "pilot": ("visible", "average"),
+    "standout_on": ("features", "output"),
+    "answer": ("average", "passes"),
+}
 
 # To the letter, wherever the letter can be followed at all.
 PAPER = dict(
@@ -130,6 +140,17 @@ class B2G(Method):
     average: float = 0.99
     passes: int = 40
 
+    def __post_init__(self):
+        super().__post_init__()
+        self.schedule(), self.architecture(), self.law(), RunningAverage(self.average)  # each refuses what cannot be
+        for name, allowed in CHOICES.items():
+            check_choice(name, getattr(self, name), allowed)
+        check_least("passes", self.passes, 1)
+
+    def schedule(self) -> Schedule:
+        """How long and how fast the fit goes."""
+        return Schedule(self.steps, self.learning_rate, self.decay, self.decay_from)
+
     def architecture(self) -> Architecture:
         """The network's shape, as :class:`b2g.network.EncoderDecoder` takes it."""
         names = set(Architecture.__dataclass_fields__) & set(self.__dataclass_fields__)
@@ -153,8 +174,6 @@ class B2G(Method):
 
     def objective(self, noisy: Tensor, circumstances: Circumstances) -> BlindSpotLoop:
         """The network and its loop, ready to be fitted to ``noisy`` ``(1, C, H, W)`` on its device."""
-        if self.standout_on not in ("features", "output"):
-            raise B2GError(f"standout_on must be 'features' or 'output', not {self.standout_on!r}.")
         seed, device = circumstances.seed, noisy.device
         network = build(lambda: EncoderDecoder(noisy.shape[1], self.architecture()), seed_for("weights", seed), device)
         return BlindSpotLoop(
@@ -165,13 +184,11 @@ class B2G(Method):
 
     def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
         """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1] (values outside are welcome: noise is not clipped)."""
-        if self.answer not in ("average", "passes"):
-            raise B2GError(f"answer must be 'average' or 'passes', not {self.answer!r}.")
         loop = self.objective(noisy, circumstances)
         result = fit(
-            loop, Schedule(self.steps, self.learning_rate, self.decay, self.decay_from),
-            average=self.average, clean=circumstances.clean, progress=circumstances.progress, label=self.name,
-            checkpoint=circumstances.checkpoint, identity=circumstances.identity(self, noisy),
+            loop, self.schedule(), average=self.average, clean=circumstances.clean, progress=circumstances.progress,
+            label=self.name, checkpoint=circumstances.checkpoint,
+            identity=circumstances.identity(self, noisy),
         )  # fmt: skip
         if self.answer == "average":
             return Denoised(result.average, result.history)

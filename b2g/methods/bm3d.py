@@ -35,6 +35,11 @@ class BM3D(Method):
 
     sigma: float | None = None
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.sigma is not None and not self.sigma > 0:
+            raise B2GError(f"bm3d's sigma is a noise level on 0..255 and must be positive, not {self.sigma}.")
+
     def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
         """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1] (values outside are welcome)."""
         try:

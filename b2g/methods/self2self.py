@@ -13,10 +13,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from b2g.errors import B2GError
 from b2g.fit import Schedule, build, fit, mean_of_passes
 from b2g.losses import uniform_loss
 from b2g.loop import BlindSpotLoop, MaskLaw
-from b2g.method import Circumstances, Denoised, Method
+from b2g.method import Circumstances, Denoised, Method, check_least
 from b2g.network import Architecture, EncoderDecoder
 from b2g.seeds import seed_for, torch_generator
 
@@ -51,18 +52,34 @@ class Self2Self(Method):
     normaliser: str = "window"
     flips: bool = True
 
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0.0 < self.keep < 1.0:
+            raise B2GError(f"keep is the share of visible entries and must lie between 0 and 1, not {self.keep}.")
+        if not 0.0 <= self.dropout < 1.0:
+            raise B2GError(f"dropout is the share of units to drop and must lie in [0, 1), not {self.dropout}.")
+        check_least("passes", self.passes, 1)
+        self.schedule(), self.architecture()  # each refuses what cannot be
+
+    def schedule(self) -> Schedule:
+        """How long and how fast the fit goes."""
+        return Schedule(self.steps, self.learning_rate)
+
+    def architecture(self) -> Architecture:
+        """The network's shape, as :class:`b2g.network.EncoderDecoder` takes it."""
+        return Architecture(width=self.width, head=self.head, normaliser=self.normaliser, rate=self.dropout)
+
     def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
         """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1] (values outside are welcome)."""
         seed, device = circumstances.seed, noisy.device
-        shape = Architecture(width=self.width, head=self.head, normaliser=self.normaliser, rate=self.dropout)
         loop = BlindSpotLoop(
-            build(lambda: EncoderDecoder(noisy.shape[1], shape), seed_for("weights", seed), device),
+            build(lambda: EncoderDecoder(noisy.shape[1], self.architecture()), seed_for("weights", seed), device),
             noisy, lambda blind, _, noisy, mask: uniform_loss(blind, noisy, mask),
             law=MaskLaw(masked=1.0 - self.keep), flips=self.flips,
             generator=torch_generator(seed_for("masks", seed), device), precision=circumstances.precision,
         )  # fmt: skip
         result = fit(
-            loop, Schedule(self.steps, self.learning_rate), average=0.99, clean=circumstances.clean,
+            loop, self.schedule(), average=0.99, clean=circumstances.clean,
             progress=circumstances.progress, label=self.name, checkpoint=circumstances.checkpoint,
             identity=circumstances.identity(self, noisy),
         )  # fmt: skip

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from b2g.fit import Schedule, autocast, build, fit
-from b2g.method import Circumstances, Denoised, Method
+from b2g.method import Circumstances, Denoised, Method, check_least
 from b2g.seeds import seed_for
 
 
@@ -87,6 +87,15 @@ class ZSN2N(Method):
     learning_rate: float = 1e-3
     width: int = 48
 
+    def __post_init__(self):
+        super().__post_init__()
+        check_least("width", self.width, 1)
+        self.schedule()  # refuses what cannot be
+
+    def schedule(self) -> Schedule:
+        """How long and how fast the fit goes."""
+        return Schedule(self.steps, self.learning_rate, "halve", 0.75)
+
     def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
         """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1]; odd sides are mirrored by one pixel and cropped back."""
         height, width = noisy.shape[-2:]
@@ -96,9 +105,8 @@ class ZSN2N(Method):
         network = build(make, seed_for("weights", circumstances.seed), noisy.device)
         objective = _PairObjective(network, even, circumstances.precision)
         result = fit(
-            objective, Schedule(self.steps, self.learning_rate, "halve", 0.75),
-            progress=circumstances.progress, label=self.name, checkpoint=circumstances.checkpoint,
-            identity=circumstances.identity(self, noisy),
+            objective, self.schedule(), progress=circumstances.progress, label=self.name,
+            checkpoint=circumstances.checkpoint, identity=circumstances.identity(self, noisy),
         )  # fmt: skip
         with torch.no_grad():
             return Denoised(objective.clean(even)[..., :height, :width].clamp(0, 1), result.history)
