@@ -18,7 +18,7 @@ export MKL_NUM_THREADS ?= $(OMP_NUM_THREADS)
 BIN := .venv/bin
 PINS := requirements.txt $(EXTRAS:%=requirements-%.txt)
 INSTALLED := .venv/.installed$(EXTRAS:%=-%)
-FIRST := _build/first/astronaut-denoised.png
+FIRST := _build/first/chelsea-denoised.png
 NOTEBOOKS := $(wildcard book/*.ipynb)
 
 .PHONY: book test install notebooks page check-links clean
@@ -29,7 +29,7 @@ book: $(INSTALLED) $(FIRST)
 	@$(BIN)/python tools/notebooks.py execute --jobs $(JOBS)
 	@echo "== pages =="
 	@$(BIN)/python tools/notebooks.py stage
-	@$(BIN)/jupyter-book build _build/book --config _config.yml --path-output . -n -W --keep-going -q \
+	@$(BIN)/jupyter-book build _build/book --config _config.yml --path-output . -n -W --keep-going -q >/dev/null \
 	    || { rm -rf _build/.doctrees; echo "The pages have the warnings above, and each counts as an error."; exit 1; }
 	@echo "The book is made. Open file://$(abspath _build/html/index.html)"
 
@@ -55,7 +55,7 @@ $(INSTALLED): $(PINS) pyproject.toml
 $(FIRST): $(INSTALLED) $(shell find b2g -name '*.py')
 	@mkdir -p $(@D)
 	@echo "== a first picture =="
-	$(BIN)/b2g denoise skimage/astronaut --noise gaussian:25 --profile smoke --output $@
+	OMP_NUM_THREADS=$(JOBS) $(BIN)/b2g denoise skimage/chelsea --noise gaussian:25 --profile smoke --output $@
 
 # Write the executed outputs into the tracked notebooks.
 notebooks: $(INSTALLED)
@@ -66,7 +66,7 @@ notebooks: $(INSTALLED)
 page: $(INSTALLED)
 	@$(BIN)/python tools/notebooks.py execute $(NB)
 	@$(BIN)/python tools/notebooks.py preview $(NB)
-	@$(BIN)/jupyter-book build _build/preview/$(NB) --config _config.yml --path-output _build/preview/$(NB)-page -q
+	@$(BIN)/jupyter-book build _build/preview/$(NB) --config _config.yml --path-output _build/preview/$(NB)-page -n -q >/dev/null
 	@echo "Open file://$(abspath _build/preview/$(NB)-page/_build/html/$(NB).html)"
 
 clean:

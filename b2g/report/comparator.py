@@ -11,7 +11,8 @@ ROOT = "this.closest('.b2g-compare')"
 CHOOSE = (f"var f={ROOT},s=f.querySelectorAll('select:not(.b2g-zoom)');f.querySelectorAll('img').forEach(function(m,i)"
           "{m.classList.toggle('b2g-left',i==s[0].value);m.classList.toggle('b2g-right',i==s[1].value)})")
 SLIDE = f"{ROOT}.style.setProperty('--at',this.value+'%')"
-ZOOM = f"{ROOT}.style.setProperty('--zoom',this.value)"
+ZOOM = (f"var f={ROOT},v=f.querySelector('.b2g-view');f.style.setProperty('--zoom',this.value);"
+        "v.scrollLeft=(v.scrollWidth-v.clientWidth)/2;v.scrollTop=(v.scrollHeight-v.clientHeight)/2")
 DRAG = ("if(event.buttons||event.type=='pointerdown'){var r=this.getBoundingClientRect(),"
         f"i={ROOT}.querySelector('input');i.value=100*(event.clientX-r.left)/r.width;i.oninput()}}")
 STYLE = """<style>
@@ -20,7 +21,7 @@ STYLE = """<style>
 .b2g-compare select{font:inherit;font-size:.9em;max-width:100%;color:inherit;background:transparent;
 border:1px solid rgba(128,128,128,.7);border-radius:4px;padding:.1em .3em}
 .b2g-compare option{color:#111;background:#fff}
-.b2g-compare .b2g-view{overflow:auto;border:1px solid rgba(128,128,128,.5);border-radius:4px}
+.b2g-compare .b2g-view{overflow:auto;outline:1px solid rgba(128,128,128,.5);border-radius:4px}
 .b2g-compare .b2g-stack{position:relative;width:calc(100%*var(--zoom));cursor:ew-resize;user-select:none;
 touch-action:pan-x pan-y}
 .b2g-compare img{position:absolute;inset:0;width:100%;height:100%;margin:0;visibility:hidden;
@@ -75,7 +76,7 @@ def _markup(shown, words, alt, size, width):
         f'{STYLE}<figure class="b2g-compare" style="width:{width}px">'
         f'<div class="b2g-choices">{_choice("left picture", words, 0)}{_zoom()}'
         f'{_choice("right picture", words, 1)}</div>'
-        f'<div class="b2g-view" style="max-height:{min(2 * width, 720)}px">'
+        f'<div class="b2g-view" style="aspect-ratio:{across}/{height}">'
         f'<div class="b2g-stack" style="aspect-ratio:{across}/{height}" '
         f'onpointerdown="{DRAG}" onpointermove="{DRAG}">{_images(shown, words, alt)}'
         f'<div class="b2g-line"></div></div></div>'
