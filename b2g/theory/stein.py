@@ -77,8 +77,11 @@ def stein(draws: Draws, denoiser: Denoiser, sigma: float, divergence: Tensor) ->
     .. math:: E\langle n, \nabla f(y) \rangle_\Omega = \sigma^2 E \sum_{i\ masked}
               \partial (\nabla f(y))_i / \partial y_i
 
-    ``divergence`` comes from :func:`masked_divergence` or :func:`exact_divergence`; ``sigma`` is on 0..255.
-    Source: C. Stein, Annals of Statistics 9(6), 1981, Lemma 2.
+    ``divergence`` comes from :func:`masked_divergence` or :func:`exact_divergence`; ``sigma`` is on 0..255. The
+    left side is taken with f(y) - f(x) for f(y): f(x) is a constant, so the mean stays while most of the
+    spread goes. Source: C. Stein, Annals of Statistics 9(6), 1981, Lemma 2.
     """
-    gradient = combined(spatial_gradient(draws.visible, draws.operator), draws.combine)
+    with torch.no_grad():
+        change = draws.visible - denoiser(draws.clean, torch.ones_like(draws.clean))
+    gradient = combined(spatial_gradient(change, draws.operator), draws.combine)
     return paired("Stein", draws.inner(draws.noise[:, :, None], gradient), (sigma / 255) ** 2 * divergence)
