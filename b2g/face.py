@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -69,6 +70,8 @@ def choose_method(method: str | Method = "b2g", profile: str | None = None, **se
     return METHODS[method].profile(profile, **settings)
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()  # a fit needs gradients, whatever block it is called in
 def denoise(
     noisy,
     method: str | Method = "b2g",
@@ -98,10 +101,7 @@ def denoise(
     circumstances = Circumstances(device=where, seed=_whole(seed), progress=progress, precision=precision)
     if isinstance(noisy, (list, tuple)):
         return _denoise_list(noisy, configured, circumstances, clean, checkpoint)
-    incoming = images.to_batch(noisy)
-    reference = None if clean is None else images.to_batch(clean).batch
-    if reference is not None and reference.shape != incoming.batch.shape:
-        raise B2GError(f"clean is {tuple(reference.shape)} (B, C, H, W) but noisy is {tuple(incoming.batch.shape)}.")
+    incoming, reference = _take_in(noisy, clean)
     if checkpoint is not None and len(incoming.batch) > 1:
         raise B2GError("checkpoint serves one picture; denoise the pictures of a batch one by one.")
     began = time.perf_counter()
@@ -132,14 +132,25 @@ def denoise(
     )
 
 
+def _take_in(noisy, clean) -> tuple[images.Incoming, Tensor | None]:
+    """The pictures, checked, and the clean ones as a batch of the same shape."""
+    incoming = images.to_batch(noisy)
+    reference = None if clean is None else images.to_batch(clean).batch
+    if reference is not None and reference.shape != incoming.batch.shape:
+        raise B2GError(f"clean is {tuple(reference.shape)} (B, C, H, W) but noisy is {tuple(incoming.batch.shape)}.")
+    return incoming, reference
+
+
 def _denoise_list(pictures, configured: Method, circumstances: Circumstances, clean, checkpoint) -> Result:
     """A list of pictures of any sizes and kinds, one after another; seeds as in a batch."""
     if not pictures:
         raise B2GError("the list of pictures is empty.")
-    if clean is not None and len(clean) != len(pictures):
-        raise B2GError(f"clean holds {len(clean)} pictures but noisy holds {len(pictures)}.")
+    if clean is not None and not (isinstance(clean, (list, tuple)) and len(clean) == len(pictures)):
+        raise B2GError(f"clean must be a list of {len(pictures)} pictures, one for each of noisy.")
     if checkpoint is not None:
         raise B2GError("checkpoint serves one picture; denoise the pictures of a list one by one.")
+    for index, picture in enumerate(pictures):  # whatever can be refused is refused before the first fit
+        _take_in(picture, None if clean is None else clean[index])
     results = [
         denoise(
             picture,
@@ -168,6 +179,6 @@ def _finite(estimate: Tensor, configured: Method) -> Tensor:
 
 
 def _whole(seed) -> int:
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
         raise B2GError(f"seed must be a whole number from 0 up, not {seed!r}.")
-    return seed
+    return int(seed)

@@ -114,7 +114,7 @@ def build(make: Callable[[], nn.Module], seed: int, device: torch.device) -> nn.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = make()
-    return network.to(device=device, memory_format=torch.channels_last)
+    return network.to(device=device, dtype=torch.float32, memory_format=torch.channels_last)
 
 
 def fit(
