@@ -21,7 +21,7 @@ INSTALLED := .venv/.installed$(EXTRAS:%=-%)
 FIRST := _build/first/chelsea-denoised.png
 NOTEBOOKS := $(wildcard book/*.ipynb)
 
-.PHONY: book test install notebooks page check-links clean
+.PHONY: book test install notebooks page clean
 .DELETE_ON_ERROR:
 
 book: $(INSTALLED) $(FIRST)

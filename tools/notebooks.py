@@ -13,15 +13,16 @@ execution leaves nothing that counts as done, and a change of prose runs nothing
 import argparse
 import concurrent.futures
 import hashlib
-import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import nbformat
 import yaml
+from cells import code_cells, has_tag, key_of, normalised, setup_source
 
 ROOT = Path(__file__).resolve().parent.parent
 BOOK = ROOT / "book"
@@ -29,16 +30,6 @@ BUILD = ROOT / "_build"
 EXECUTED = BUILD / "executed"
 CELL_TIMEOUT = 1800
 HEARTBEAT = 10
-KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
-WIDGET = "application/vnd.jupyter.widget-view+json"
-KEPT_METADATA = ("tags", "mystnb")
-SETUP = """# On Colab this installs the package; where b2g is at hand, it does nothing.
-import importlib.util
-
-if importlib.util.find_spec("b2g") is None:
-    {install}"""
-INSTALL = '%pip install -q "b2g @ {url}/archive/refs/heads/{branch}.zip"'
-REFUSE = 'raise ModuleNotFoundError("b2g is not installed: make book, then use its .venv for this notebook.")'
 
 
 # --- what there is ------------------------------------------------------------------------------------
@@ -90,20 +81,6 @@ def circumstances():
     return digest.hexdigest()
 
 
-def code_cells(notebook):
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
-
-
-def has_tag(cell, tag):
-    return tag in cell.metadata.get("tags", ())
-
-
-def key_of(notebook, around):
-    """Key of a notebook: its code cells, in order, and the circumstances `around`; not the setup cell."""
-    sources = [cell.source for cell in code_cells(notebook) if not has_tag(cell, "setup")]
-    return hashlib.sha256(json.dumps([around, sources]).encode()).hexdigest()
-
-
 def executed_copy(path, around):
     """The executed copy of the notebook at `path` if it is current, else None."""
     target = EXECUTED / path.name
@@ -116,21 +93,6 @@ def executed_copy(path, around):
 
 
 # --- one notebook -------------------------------------------------------------------------------------
-
-def normalised(notebook):
-    """The notebook without times, machine names, widget views and other people's metadata."""
-    notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
-    for cell in notebook.cells:
-        cell.metadata = nbformat.from_dict({k: cell.metadata[k] for k in KEPT_METADATA if k in cell.metadata})
-    for number, cell in enumerate(code_cells(notebook), 1):
-        # A progress bar is of no use once the work is done, and its script would come from outside.
-        cell.outputs = [out for out in cell.outputs if WIDGET not in out.get("data", {})]
-        cell.execution_count = number
-        for out in cell.outputs:
-            if "execution_count" in out:
-                out.execution_count = number
-    return notebook
-
 
 def write_atomically(path, data):
     """Put the bytes `data` at `path` by one rename; True if that changed the file."""
@@ -148,25 +110,23 @@ def write_atomically(path, data):
     return True
 
 
-def run_one(path, key):
+def run_one(path, around):
     """Execute one notebook in the book's folder; returns the seconds, or raises with the failing cell."""
     import papermill
 
     started = time.monotonic()
-    scratch = EXECUTED / f".{path.name}.{os.getpid()}.running.ipynb"
-    scratch.parent.mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(path, scratch, cwd=path.parent, kernel_name="python3", progress_bar=False,
-                                   execution_timeout=CELL_TIMEOUT, extra_arguments=["--log-level=ERROR"])
-        copy = normalised(nbformat.read(scratch, as_version=4))
-        copy.metadata["b2g_key"] = key
-        write_atomically(EXECUTED / path.name, nbformat.writes(copy))
+        with tempfile.TemporaryDirectory() as scratch:
+            output = Path(scratch, path.name)
+            papermill.execute_notebook(path, output, cwd=path.parent, kernel_name="python3", progress_bar=False,
+                                       execution_timeout=CELL_TIMEOUT, extra_arguments=["--log-level=ERROR"])
+            copy = normalised(nbformat.read(output, as_version=4))
     except papermill.PapermillExecutionError as error:
         trace = "\n".join(error.traceback)
-        raise RuntimeError(f"book/{path.name}, cell {error.cell_index + 1} of the file: "
-                           f"{error.ename}: {error.evalue}\n\n{error.source}\n\n{trace}") from None
-    finally:
-        scratch.unlink(missing_ok=True)
+        raise RuntimeError(f"cell {error.cell_index + 1} of the file: {error.ename}: {error.evalue}"
+                           f"\n\n{error.source}\n\n{trace}") from None
+    copy.metadata["b2g_key"] = key_of(copy, around)
+    write_atomically(EXECUTED / path.name, nbformat.writes(copy))
     return time.monotonic() - started
 
 
@@ -176,18 +136,14 @@ def execute(names, jobs):
     """Run the notebooks that changed, `jobs` at a time, and say every few seconds what is running."""
     around = circumstances()
     paths = chosen(names)
-    due = {path: key_of(nbformat.read(path, as_version=4), around)
-           for path in paths if executed_copy(path, around) is None}
-    print(f"notebooks: {len(paths) - len(due)} current, {len(due)} to run", flush=True)
-    if not due:
-        return 0
+    queue = [path for path in paths if executed_copy(path, around) is None]
+    print(f"notebooks: {len(paths) - len(queue)} current, {len(queue)} to run", flush=True)
     failures, began, running = [], {}, {}
-    queue = list(due.items())
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         while queue or running:
             while queue and len(running) < jobs:
-                path, key = queue.pop(0)
-                running[pool.submit(run_one, path, key)] = path
+                path = queue.pop(0)
+                running[pool.submit(run_one, path, around)] = path
                 began[path] = time.monotonic()
             done, _ = concurrent.futures.wait(running, HEARTBEAT, concurrent.futures.FIRST_COMPLETED)
             for future in done:
@@ -195,14 +151,14 @@ def execute(names, jobs):
                 try:
                     print(f"  {path.stem}: done in {future.result():.0f} s", flush=True)
                 except Exception as error:
-                    failures.append(error)
+                    failures.append(f"book/{path.name}, {str(error) or type(error).__name__}")
                     print(f"  {path.stem}: FAILED", flush=True)
             if not done:
                 now = time.monotonic()
                 words = ", ".join(f"{path.stem} {now - began[path]:.0f} s" for path in running.values())
                 print(f"  running: {words}; {len(queue)} waiting", flush=True)
-    for error in failures:
-        print(f"\n{error}", file=sys.stderr)
+    for failure in failures:
+        print(f"\n{failure}", file=sys.stderr)
     return 1 if failures else 0
 
 
@@ -254,12 +210,6 @@ def mirror(pages, settings, folder):
             path.unlink()
 
 
-def setup_source():
-    """The first cell of every notebook, made from the one public address in _config.yml."""
-    repository = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]
-    return SETUP.format(install=INSTALL.format(**repository) if repository["url"] else REFUSE)
-
-
 def refresh(names):
     """Write the executed outputs, and the current setup cell, into the tracked notebooks."""
     around = circumstances()
@@ -267,7 +217,7 @@ def refresh(names):
         notebook = with_outputs(path, around)
         for cell in notebook.cells:
             if has_tag(cell, "setup"):
-                cell.source = setup_source()
+                cell.source = setup_source(ROOT / "_config.yml")
         changed = write_atomically(path, nbformat.writes(notebook) + "\n")
         print(f"  {path.stem}: {'refreshed' if changed else 'unchanged'}, {path.stat().st_size / 1024:.0f} KiB")
 

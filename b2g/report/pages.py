@@ -102,19 +102,22 @@ def glue(name, text):
     keep(name, text, display=False)
 
 
+_WORDS = {True: ("holds", "#1a7f37"), False: ("does not hold", "#b42318"), None: ("not judged", "#57606a")}
+
+
 @dataclass(frozen=True)
 class Verdict:
     """A statement that a cell has just checked, and what came out."""
 
     label: str
-    holds: bool
+    holds: bool | None
     detail: str = ""
 
     def __repr__(self):
-        return f"{'holds' if self.holds else 'does not hold'}: {self.label}" + (self.detail and f" ({self.detail})")
+        return f"{_WORDS[self.holds][0]}: {self.label}" + (self.detail and f" ({self.detail})")
 
     def _repr_html_(self):
-        word, colour = ("holds", "#1a7f37") if self.holds else ("does not hold", "#b42318")
+        word, colour = _WORDS[self.holds]
         # The colours stand here as well as in the book's stylesheet, for Jupyter and Colab have none of it.
         badge = (f'<span class="b2g-badge" style="background:{colour};color:#fff;padding:.1em .6em;'
                  f'border-radius:.8em;font-size:.85em;font-weight:600;white-space:nowrap">{word}</span>')
@@ -130,8 +133,8 @@ def verdict(label, holds, detail="", must_hold=False):
     ----------
     label : str
         The statement, in words that are true or false: "(3.4) vanishes when both outputs agree".
-    holds : bool-like
-        What the cell found.
+    holds : bool-like or None
+        What the cell found; None where the budget is too small to tell: "not judged".
     detail : str
         The measured value behind it, formatted.
     must_hold : bool
@@ -139,12 +142,12 @@ def verdict(label, holds, detail="", must_hold=False):
 
     Returns
     -------
-    bool
+    bool or None
     """
     from IPython.display import display
 
-    found = Verdict(label, bool(holds), detail)
+    found = Verdict(label, None if holds is None else bool(holds), detail)
     display(found)
-    if must_hold and not found.holds:
+    if must_hold and found.holds is False:
         raise B2GError(f"This must hold: {label}" + (f" ({detail})." if detail else "."))
     return found.holds

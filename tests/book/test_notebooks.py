@@ -3,12 +3,12 @@
 import json
 import re
 
+import cells
 import nbformat
+import notebooks as tool
 import pytest
 
-from .conftest import ROOT, load_tool
-
-TOOL = load_tool()
+ROOT = tool.ROOT
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 LARGEST = 1_000_000  # bytes: what a reviewer still opens
 MACHINE = re.compile(r"/(?:home|root|tmp|work|Users)/|/content/|[A-Z]:\\\\Users")
@@ -22,11 +22,11 @@ def notebook(path):
 
 
 def code_with_tag(notebook, tag):
-    return [index for index, cell in enumerate(notebook.cells) if TOOL.has_tag(cell, tag)]
+    return [index for index, cell in enumerate(notebook.cells) if cells.has_tag(cell, tag)]
 
 
 def test_it_is_listed(path):
-    assert path in TOOL.documents()
+    assert path in tool.documents()
 
 
 def test_one_parameters_cell_followed_by_its_check(notebook, path):
@@ -38,7 +38,7 @@ def test_one_parameters_cell_followed_by_its_check(notebook, path):
 def test_the_setup_cell_is_the_current_one(notebook, path):
     [index] = code_with_tag(notebook, "setup")
     assert index < code_with_tag(notebook, "parameters")[0]
-    assert notebook.cells[index].source == TOOL.setup_source(), "run: make notebooks"
+    assert notebook.cells[index].source == cells.setup_source(ROOT / "_config.yml"), "run: make notebooks"
 
 
 def test_it_says_what_it_costs(notebook, path):
@@ -49,7 +49,7 @@ def test_it_says_what_it_costs(notebook, path):
 
 
 def test_it_was_executed_without_complaint(notebook, path):
-    outputs = [output for cell in TOOL.code_cells(notebook) for output in cell.outputs]
+    outputs = [output for cell in cells.code_cells(notebook) for output in cell.outputs]
     assert outputs, "run: make notebooks"
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
 
@@ -57,7 +57,7 @@ def test_it_was_executed_without_complaint(notebook, path):
 def test_it_is_normalised_and_small(notebook, path):
     text = path.read_text()
     assert len(text) < LARGEST
-    assert json.loads(text) == json.loads(nbformat.writes(TOOL.normalised(notebook))), "run: make notebooks"
+    assert json.loads(text) == json.loads(nbformat.writes(cells.normalised(notebook))), "run: make notebooks"
 
 
 def test_it_names_no_machine(notebook, path):

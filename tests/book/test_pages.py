@@ -5,11 +5,11 @@ from functools import cache
 from html.parser import HTMLParser
 from urllib.parse import unquote, urlsplit
 
+import notebooks as tool
 import pytest
 import yaml
 
-from .conftest import ROOT, load_tool
-
+ROOT = tool.ROOT
 HTML = ROOT / "_build" / "html"
 PAGES = sorted(HTML.glob("*.html"))
 LOADED = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "audio": "src",
@@ -57,7 +57,7 @@ def external(address):
 
 
 def test_every_listed_document_has_its_page():
-    missing = [path.stem for path in load_tool().documents() if not (HTML / f"{path.stem}.html").is_file()]
+    missing = [path.stem for path in tool.documents() if not (HTML / f"{path.stem}.html").is_file()]
     assert not missing
 
 
@@ -113,4 +113,4 @@ def test_buttons_follow_the_one_address():
         return
     start = f"{COLAB}{repository['url'].removeprefix('https://github.com/')}/blob/{repository['branch']}/"
     offered = {link.removeprefix(start) for link in colab}
-    assert offered == {f"book/{path.name}" for path in load_tool().documents() if path.suffix == ".ipynb"}
+    assert offered == {f"book/{path.name}" for path in tool.documents() if path.suffix == ".ipynb"}

@@ -1,6 +1,8 @@
 """Only what changed is executed, and nothing unfinished ever counts as done."""
 
+import cells
 import nbformat
+import notebooks as tool
 import pytest
 
 cell = nbformat.v4.new_code_cell
@@ -8,7 +10,7 @@ prose = nbformat.v4.new_markdown_cell
 
 
 @pytest.fixture
-def folder(tool, tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch):
     """A book of its own: one notebook, listed, and nowhere near the real one."""
     (tmp_path / "book").mkdir()
     (tmp_path / "book" / "_toc.yml").write_text("format: jb-book\nroot: one\n")
@@ -24,9 +26,9 @@ def write(folder, *cells):
     return path
 
 
-def test_prose_does_not_change_the_key_and_code_does(tool):
-    def key(*cells):
-        return tool.key_of(nbformat.v4.new_notebook(cells=list(cells)), "around")
+def test_prose_does_not_change_the_key_and_code_does():
+    def key(*parts):
+        return cells.key_of(nbformat.v4.new_notebook(cells=list(parts)), "around")
 
     setup = cell("install()", metadata={"tags": ["setup"]})
     one = key(prose("a"), cell("x = 1"))
@@ -34,10 +36,10 @@ def test_prose_does_not_change_the_key_and_code_does(tool):
     assert one == key(setup, cell("x = 1"))  # the address of the repository changes no result
     assert one != key(prose("a"), cell("x = 2"))
     assert key(cell("x"), cell("y")) != key(cell("x\ny"))
-    assert one != tool.key_of(nbformat.v4.new_notebook(cells=[cell("x = 1")]), "elsewhere")
+    assert one != cells.key_of(nbformat.v4.new_notebook(cells=[cell("x = 1")]), "elsewhere")
 
 
-def test_circumstances_follow_the_package_and_the_budget(tool, tmp_path, monkeypatch):
+def test_circumstances_follow_the_package_and_the_budget(tmp_path, monkeypatch):
     monkeypatch.setattr(tool, "ROOT", tmp_path)
     (tmp_path / "requirements.txt").write_text("torch==2\n")
     (tmp_path / "b2g").mkdir()
@@ -52,7 +54,7 @@ def test_circumstances_follow_the_package_and_the_budget(tool, tmp_path, monkeyp
     assert len({before, other_budget, tool.circumstances()}) == 3
 
 
-def test_execute_then_stage_then_refresh(tool, folder, capsys):
+def test_execute_then_stage_then_refresh(folder, capsys):
     write(folder, prose("# One"), cell("print(6 * 7)"))
     assert tool.execute([], jobs=1) == 0
     assert tool.execute([], jobs=1) == 0
@@ -69,7 +71,7 @@ def test_execute_then_stage_then_refresh(tool, folder, capsys):
     assert path.read_bytes() == before
 
 
-def test_a_failing_cell_is_named_and_leaves_nothing_done(tool, folder, capsys):
+def test_a_failing_cell_is_named_and_leaves_nothing_done(folder, capsys):
     write(folder, prose("# One"), cell("x = 1"), cell("x / 0"))
     assert tool.execute([], jobs=1) == 1
     assert "book/one.ipynb, cell 3 of the file: ZeroDivisionError" in capsys.readouterr().err
@@ -78,10 +80,10 @@ def test_a_failing_cell_is_named_and_leaves_nothing_done(tool, folder, capsys):
         tool.stage()
 
 
-def test_half_a_notebook_does_not_count(tool, folder):
+def test_half_a_notebook_does_not_count(folder):
     path = write(folder, cell("1"))
     notebook = nbformat.read(path, as_version=4)
-    notebook.metadata["b2g_key"] = tool.key_of(notebook, "around")
+    notebook.metadata["b2g_key"] = cells.key_of(notebook, "around")
     whole = nbformat.writes(notebook)
     tool.EXECUTED.mkdir(parents=True)
     target = tool.EXECUTED / path.name
@@ -92,28 +94,28 @@ def test_half_a_notebook_does_not_count(tool, folder):
         assert tool.executed_copy(path, "around") is None
 
 
-def test_normalised_drops_bars_times_and_names_of_machines(tool):
-    bar = nbformat.v4.new_output("display_data", {tool.WIDGET: {}, "text/plain": "0%"})
+def test_normalised_drops_bars_times_and_names_of_machines():
+    bar = nbformat.v4.new_output("display_data", {cells.WIDGET: {}, "text/plain": "0%"})
     kept = nbformat.v4.new_output("display_data", {"text/plain": "a figure"})
     code = cell("x", outputs=[bar, kept], execution_count=7, metadata={"tags": ["a"], "papermill": {"duration": 1}})
-    notebook = tool.normalised(nbformat.v4.new_notebook(cells=[code], metadata={"papermill": {}, "widgets": {}}))
+    notebook = cells.normalised(nbformat.v4.new_notebook(cells=[code], metadata={"papermill": {}, "widgets": {}}))
     [code] = notebook.cells
     assert code.outputs == [kept] and code.execution_count == 1 and code.metadata == {"tags": ["a"]}
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
 
 
 @pytest.mark.parametrize("address", ["", "https://github.com/owner/name"])
-def test_the_setup_cell_follows_the_one_address(tool, tmp_path, monkeypatch, address):
-    monkeypatch.setattr(tool, "ROOT", tmp_path)
-    (tmp_path / "_config.yml").write_text(f'repository:\n  url: "{address}"\n  branch: main\n')
-    source = tool.setup_source()
+def test_the_setup_cell_follows_the_one_address(tmp_path, address):
+    settings = tmp_path / "_config.yml"
+    settings.write_text(f'repository:\n  url: "{address}"\n  branch: main\n')
+    source = cells.setup_source(settings)
     assert ("%pip install" in source) == bool(address)
     assert (f"{address}/archive/refs/heads/main.zip" in source) == bool(address)
     if not address:
         compile(source, "setup", "exec")
 
 
-def test_a_listed_page_that_is_missing_is_named(tool, folder):
+def test_a_listed_page_that_is_missing_is_named(folder):
     (folder / "book" / "_toc.yml").write_text("format: jb-book\nroot: absent\n")
     with pytest.raises(SystemExit, match="absent"):
         tool.documents()

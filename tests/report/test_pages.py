@@ -72,11 +72,13 @@ def test_a_verdict_reads_as_words_and_as_a_badge():
     assert repr(good) == "holds: 1 < 2 (by 1)" and repr(bad) == "does not hold: 2 < 1"
     assert "1 &lt; 2" in good._repr_html_() and ">holds<" in good._repr_html_()
     assert ">does not hold<" in bad._repr_html_()
+    assert repr(pages.Verdict("3 < 4", None)) == "not judged: 3 < 4"
 
 
 def test_only_a_verdict_that_must_hold_raises(capsys):
     assert pages.verdict("two is even", 2 % 2 == 0) is True
     assert pages.verdict("three is even", False) is False
+    assert pages.verdict("four is even", None, must_hold=True) is None
     with pytest.raises(B2GError, match=r"three is even \(rest 1\)"):
         pages.verdict("three is even", False, "rest 1", must_hold=True)
     assert "does not hold: three is even" in capsys.readouterr().out
