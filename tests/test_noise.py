@@ -1,0 +1,134 @@
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from b2g import add_noise, estimate_sigma, load
+from b2g.errors import B2GError
+from b2g.images import to_batch
+from b2g.seeds import seed_for
+
+FLAT = np.full((256, 256, 3), 0.5, np.float32)
+
+
+def test_gaussian_noise_is_the_frozen_stream_in_array_order():
+    clean = np.random.RandomState(1).rand(17, 20, 3).astype(np.float32)
+    wanted = clean.astype(float) + np.random.RandomState(7).normal(0, 25 / 255, clean.shape)
+    noisy = add_noise(clean, "gaussian", 25, seed=7)
+    assert noisy.dtype == np.float32
+    np.testing.assert_allclose(noisy, wanted, rtol=0, atol=1e-7)
+
+
+def test_poisson_noise_is_the_frozen_stream_in_array_order():
+    clean = np.random.RandomState(1).rand(17, 20).astype(np.float32)
+    wanted = np.random.RandomState(7).poisson(30 * clean.astype(float)) / 30
+    np.testing.assert_allclose(add_noise(clean, "poisson", 30, seed=7), wanted, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind, level", [("gaussian", 25), ("gaussian", 5.5), ("poisson", 30), ("poisson", 4.5)])
+def test_moments(kind, level):
+    """z-tests at 5 standard errors on 196608 pixels; the test after this one shows that they have power."""
+    noise = add_noise(FLAT, kind, level, seed=1).astype(float) - 0.5
+    variance = (level / 255) ** 2 if kind == "gaussian" else 0.5 / level
+    fourth = 3 * variance**2 if kind == "gaussian" else 3 * variance**2 + variance / level**2
+    assert abs(noise.mean()) < 5 * np.sqrt(variance / noise.size)
+    assert abs((noise**2).mean() - variance) < 5 * np.sqrt((fourth - variance**2) / noise.size)
+
+
+def test_the_z_tests_would_see_sigma_three_percent_off():
+    variance = (25 / 255) ** 2
+    noise = add_noise(FLAT, "gaussian", 25 * 1.03, seed=1).astype(float) - 0.5
+    assert abs((noise**2).mean() - variance) > 5 * np.sqrt(2 * variance**2 / noise.size)
+
+
+def test_gaussian_noise_is_normal_and_white():
+    noise = (add_noise(FLAT, "gaussian", 100, seed=3) - 0.5).astype(float)
+    assert stats.kstest(noise[::4, ::4].ravel() / (100 / 255), "norm").pvalue > 1e-3
+    assert noise.min() < -0.5 and noise.max() > 0.5, "noise was clipped to [0, 1]"
+    for axis in (0, 1, 2):  # neighbours, also across colours, are uncorrelated: 5 standard errors
+        moved = np.roll(noise, 1, axis)
+        assert abs(np.corrcoef(noise.ravel(), moved.ravel())[0, 1]) < 5 / np.sqrt(noise.size)
+
+
+def test_poisson_noise_counts_photons():
+    counts = add_noise(FLAT, "poisson", 8, seed=2) * 8
+    assert np.array_equal(counts, np.rint(counts)) and counts.max() > 8
+
+
+def test_the_noise_does_not_depend_on_the_container(tmp_path):
+    clean = np.random.RandomState(1).randint(0, 256, (2, 17, 20, 3)).astype(np.uint8)
+    wanted = add_noise(clean, "gaussian", 25, seed=5)
+    tensor = torch.from_numpy(clean.transpose(0, 3, 1, 2).copy())
+    noisy = add_noise(tensor, "gaussian", 25, seed=5)
+    assert noisy.dtype == torch.float32 and noisy.shape == tensor.shape and noisy.device == tensor.device
+    assert np.array_equal(noisy.permute(0, 2, 3, 1).numpy(), wanted)
+    first = add_noise(clean[0], seed=5)
+    for other in (tensor[0].float() / 255, to_batch(clean[0]).batch[0]):
+        assert np.array_equal(add_noise(other, seed=5).permute(1, 2, 0).numpy(), first)
+    assert np.array_equal(first, wanted[0])
+
+
+@pytest.mark.parametrize("shape", [(17, 20), (17, 20, 1), (17, 20, 3), (2, 17, 20, 3)])
+def test_layout_stays_and_the_clean_picture_too(shape):
+    clean = np.random.RandomState(1).rand(*shape)
+    kept = clean.copy()
+    assert add_noise(clean, "gaussian", 25).shape == shape
+    assert add_noise(clean, "poisson", 25).shape == shape
+    assert np.array_equal(clean, kept)
+
+
+def test_seeds_and_names():
+    one, other = ("set9", "F16", "gaussian", 25, 0), ("set9", "F16", "gaussian", 25, 1)
+    assert np.array_equal(add_noise(FLAT, seed=one), add_noise(FLAT, seed=seed_for(*one)))
+    assert not np.array_equal(add_noise(FLAT, seed=one), add_noise(FLAT, seed=other))
+    assert np.array_equal(add_noise(FLAT, "gaussian", 0), FLAT)
+
+
+@pytest.mark.parametrize("arguments, word", [
+    (("speckle", 25), "kind 'speckle' is not known"), (("gaussian", -1), "level -1"),
+    (("gaussian", float("nan")), "level nan"), (("gaussian", "25"), "level '25'"), (("poisson", 0), "photons"),
+    (("poisson", float("inf")), "level inf"), (("gaussian", True), "level True"), (("gaussian", 25, 0.5), "seed 0.5"),
+])
+def test_refused(arguments, word):
+    with pytest.raises(B2GError, match=word):
+        add_noise(FLAT, *arguments)
+
+
+def test_negative_light_has_no_poisson_noise():
+    with pytest.raises(B2GError, match="negative values, down to -0.5"):
+        add_noise(FLAT - 1, "poisson", 30)
+
+
+# estimate_sigma. The bounds are wider than what was measured by half, and narrow enough to matter.
+
+
+@pytest.mark.parametrize("sigma", [5, 10, 25, 50, 100])
+@pytest.mark.parametrize("shape, within", [((256, 256), 0.01), ((256, 256, 3), 0.015), ((64, 64, 3), 0.02)])
+def test_sigma_of_flat_pictures(shape, within, sigma):
+    noisy = add_noise(np.full(shape, 0.5, np.float32), "gaussian", sigma, seed=sigma)
+    assert estimate_sigma(noisy) == pytest.approx(sigma, rel=within)
+
+
+@pytest.mark.parametrize("name", ["skimage/astronaut", "skimage/coffee", "skimage/chelsea", "skimage/rocket"])
+@pytest.mark.parametrize("sigma, within", [(10, 0.04), (25, 0.02), (50, 0.02), (100, 0.02)])
+def test_sigma_of_photographs(name, sigma, within):
+    assert estimate_sigma(add_noise(load(name), "gaussian", sigma, seed=2)) == pytest.approx(sigma, rel=within)
+
+
+@pytest.mark.parametrize("sigma, within", [(10, 0.2), (25, 0.04), (50, 0.03), (100, 0.02)])
+def test_sigma_of_a_gray_photograph(sigma, within):
+    noisy = add_noise(load("skimage/camera"), "gaussian", sigma, seed=2)
+    assert estimate_sigma(noisy) == pytest.approx(sigma, rel=within)
+
+
+def test_sigma_does_not_depend_on_the_container_or_on_brightness():
+    noisy = add_noise(load("skimage/astronaut@128+170+40"), "gaussian", 25, seed=0)
+    sigma = estimate_sigma(noisy)
+    assert estimate_sigma(torch.from_numpy(noisy).permute(2, 0, 1)) == sigma
+    assert estimate_sigma(noisy + 0.2) == pytest.approx(sigma, rel=1e-3)
+    assert estimate_sigma(noisy * 0.5) == pytest.approx(sigma / 2, rel=1e-3)
+
+
+def test_sigma_of_nothing_is_nothing():
+    assert estimate_sigma(FLAT) == pytest.approx(0, abs=1e-6)
+    assert 0 < estimate_sigma(add_noise(np.full((16, 16), 0.5), "gaussian", 25)) < 50
