@@ -6,7 +6,9 @@ Exit code 0 when done, 2 with one sentence on the standard error for bad input, 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -48,14 +50,19 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        return {"denoise": _denoise, "score": _score, "methods": _methods, "datasets": _datasets}[options.command](
+        code = {"denoise": _denoise, "score": _score, "methods": _methods, "datasets": _datasets}[options.command](
             options
         )
-    except B2GError as error:
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # a reader such as head has seen enough; nothing more is to be flushed at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (B2GError, OSError) as error:
         print(f"b2g {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"b2g {options.command}: interrupted; nothing was written.", file=sys.stderr)
+        print(f"b2g {options.command}: interrupted; no file was left half-written.", file=sys.stderr)
         return 130
 
 
@@ -65,11 +72,18 @@ def _settings(pairs: list[str]) -> dict:
         name, equals, text = pair.partition("=")
         if not equals:
             raise B2GError(f"--set takes NAME=VALUE, e.g. --set steps=500, not {pair!r}.")
-        try:
-            settings[name] = json.loads(text)
-        except json.JSONDecodeError:
-            settings[name] = text
+        settings[name.strip()] = _value(text)
     return settings
+
+
+def _value(text: str):
+    """A setting as JSON or as Python writes it (true or True, [8,8] or 8,8); else the text itself."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(text)
+        except (ValueError, SyntaxError):
+            continue
+    return text
 
 
 def _output(picture: str, given: str | None, several: bool) -> Path:
@@ -79,13 +93,19 @@ def _output(picture: str, given: str | None, several: bool) -> Path:
     name = f"{source.stem if source.is_file() else picture.replace('/', '-')}-denoised{suffix}"
     if given is None:
         return (source.parent if source.is_file() else Path()) / name
-    target = Path(given)
-    if several or target.is_dir():
-        if target.exists() and not target.is_dir():
-            raise B2GError(f"--output {given} is a file, but several pictures need a folder.")
-        target.mkdir(parents=True, exist_ok=True)
-        return target / name
-    return target
+    target, folder = Path(given), given.endswith(("/", os.sep)) or Path(given).is_dir()
+    if several and not folder and (target.exists() or target.suffix):
+        raise B2GError(f"--output {given} is a file, but several pictures need a folder; end its name with a slash.")
+    return target / name if several or folder else target
+
+
+def _make_folder(output: str | None, targets: list[Path]) -> None:
+    """The folder that --output names, once it is sure that every picture can be read and has a file of its own."""
+    twice = [target for target in targets if targets.count(target) > 1]
+    if twice:
+        raise B2GError(f"two pictures would be written to {twice[0]}; denoise them one by one, or into two folders.")
+    if output is not None and targets[0] != Path(output):
+        Path(output).mkdir(parents=True, exist_ok=True)
 
 
 def _read(name: str):
@@ -126,9 +146,10 @@ def _denoise(options) -> int:
     jobs = []
     for name in options.pictures:
         picture = _read(name)
-        incoming, target = to_batch(picture), _output(name, options.output, several)
+        jobs.append((name, picture, to_batch(picture), _output(name, options.output, several)))
+    _make_folder(options.output, [target for *_, target in jobs])
+    for _, _, incoming, target in jobs:
         check_writable(target, incoming)
-        jobs.append((name, picture, incoming, target))
     for name, picture, incoming, target in jobs:
         noisy, clean = incoming.batch, None
         if options.noise:
@@ -182,6 +203,8 @@ def _datasets(options) -> int:
     from b2g import datasets
 
     if options.dataset is None:
+        if options.fetch:
+            raise B2GError("--fetch goes with one data set, e.g. b2g datasets set9 --fetch.")
         for entry in datasets.describe():
             print(entry)
         return 0

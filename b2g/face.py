@@ -13,6 +13,7 @@ from torch import Tensor
 
 from b2g import images
 from b2g.errors import B2GError, Diverged
+from b2g.fit import autocast
 from b2g.method import Circumstances, Method
 from b2g.methods import METHODS
 from b2g.seeds import seed_for
@@ -98,6 +99,7 @@ def denoise(
     """
     configured = choose_method(method, profile, **settings)
     where = choose_device(device)
+    autocast(where, precision)  # refuses an unknown precision, also for a method that makes no use of it
     circumstances = Circumstances(device=where, seed=_whole(seed), progress=progress, precision=precision)
     if isinstance(noisy, (list, tuple)):
         return _denoise_list(noisy, configured, circumstances, clean, checkpoint)
