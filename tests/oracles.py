@@ -1,10 +1,10 @@
-"""Slow and obvious NumPy versions of what the package computes, and the one statistical test that the suite uses."""
+"""Slow and obvious NumPy versions of what the package computes, and the statistical tests of the suite."""
 
 import math
 
 import numpy as np
 
-KERNELS = {  # rows of the 3x3 neighbourhood, weights of the difference across; the difference down is the transpose
+KERNELS = {  # rows of the 3x3 neighbourhood: the difference across; the difference down is the transpose
     "forward": [[0, 0, 0], [0, -1, 1], [0, 0, 0]],
     "backward": [[0, 0, 0], [-1, 1, 0], [0, 0, 0]],
     "central": [[0, 0, 0], [-1 / 2, 0, 1 / 2], [0, 0, 0]],
@@ -37,11 +37,13 @@ def z(count, trials, probability):
 
 
 def assert_rate(count, trials, probability, unlike):
-    """``count`` of ``trials`` fits ``probability``, and is enough to tell it from every rate in ``unlike``."""
+    """``count`` of ``trials`` fits ``probability``, and can tell it from every rate in ``unlike``."""
     count, trials = float(count), float(trials)
     assert abs(z(count, trials, probability)) < 4.5, (count / trials, probability)
     for other in np.atleast_1d(unlike):
-        assert abs(z(trials * probability, trials, other)) > 9, f"too few trials to tell {probability} from {other}"
+        assert abs(z(trials * probability, trials, other)) > 9, (
+            f"too few trials to tell {probability} from {other}"
+        )
 
 
 def assert_mean(values, mean, unlike):

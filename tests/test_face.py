@@ -23,14 +23,16 @@ def tiny(noisy, **more):
     return b2g.denoise(noisy, TINY, **({"progress": False, "precision": "float32"} | more))
 
 
-# ---- what goes in comes out ----------------------------------------------------------------------------------------
+# ---- what goes in comes out ----
 
 
 GIVEN = {
-    "array": lambda unit: unit, "gray array": lambda unit: unit[..., 0], "batch": lambda unit: np.stack([unit, 1 - unit]),
-    "float64": lambda unit: unit.astype(np.float64), "8 bit": lambda unit: (unit * 255).round().astype(np.uint8),
+    "array": lambda unit: unit, "gray array": lambda unit: unit[..., 0],
+    "batch": lambda unit: np.stack([unit, 1 - unit]), "float64": lambda unit: unit.astype(np.float64),
+    "8 bit": lambda unit: (unit * 255).round().astype(np.uint8),
     "16 bit": lambda unit: (unit * 65535).round().astype(np.uint16),
-    "tensor": lambda unit: torch.from_numpy(unit).permute(2, 0, 1), "gray tensor": lambda unit: torch.from_numpy(unit[..., 0]),
+    "tensor": lambda unit: torch.from_numpy(unit).permute(2, 0, 1),
+    "gray tensor": lambda unit: torch.from_numpy(unit[..., 0]),
     "tensors": lambda unit: torch.from_numpy(np.stack([unit, 1 - unit])).permute(0, 3, 1, 2),
     "half": lambda unit: torch.from_numpy(unit).permute(2, 0, 1).half(),
 }  # fmt: skip
@@ -77,7 +79,7 @@ def test_the_input_is_left_as_it_was():
     assert np.array_equal(array, copies[0]) and torch.equal(tensor, copies[1]) and tensor.grad is None
 
 
-# ---- several pictures ------------------------------------------------------------------------------------------------
+# ---- several pictures ----
 
 
 @pytest.mark.parametrize("method", ["zs_n2n", "b2g"])
@@ -92,7 +94,9 @@ def test_a_batch_is_its_pictures_one_by_one_each_with_a_seed_of_its_own(method):
     assert all(np.array_equal(a, b.image) for a, b in zip(together.image, singles))
     assert not np.array_equal(together.image[0], together.image[1])
     listed = run(list(batch), 7)
-    assert isinstance(listed.image, list) and all(np.array_equal(a, b) for a, b in zip(listed.image, together.image))
+    assert isinstance(listed.image, list) and all(
+        np.array_equal(a, b) for a, b in zip(listed.image, together.image)
+    )
     lose = lambda history: [[(e["step"], e["loss"]) for e in one] for one in history]  # noqa: E731
     assert lose(together.history) == lose(listed.history) == lose([one.history for one in singles])
     assert listed.seconds > 0 and listed.seed == together.seed == 7
@@ -116,13 +120,16 @@ def test_bad_pictures_of_a_list_are_refused_before_the_first_fit(monkeypatch):
         tiny([PICTURE, PICTURE], clean=[PICTURE, PICTURE[:16]])
 
 
-# ---- history, result, saving -------------------------------------------------------------------------------------------
+# ---- history, result, saving ----
 
 
 def test_the_result_tells_what_was_done():
     result = tiny(PICTURE, seed=11)
     assert result.method == "zs_n2n" and result.seed == 11 and result.device == "cpu" and result.seconds > 0
-    assert result.config == {"steps": 2, "learning_rate": 1e-3, "width": 4} and result.identity == TINY.identity()
+    assert (
+        result.config == {"steps": 2, "learning_rate": 1e-3, "width": 4}
+        and result.identity == TINY.identity()
+    )
     assert [set(entry) for entry in result.history] == [{"step", "loss", "seconds"}] * 2
     with pytest.raises(dataclasses.FrozenInstanceError):
         result.seed = 1
@@ -152,7 +159,7 @@ def test_save_writes_one_picture_whole(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
 
 
-# ---- choosing ----------------------------------------------------------------------------------------------------------
+# ---- choosing ----
 
 
 def test_methods_are_chosen_by_name_profile_and_setting():
@@ -223,18 +230,22 @@ def test_an_estimate_that_is_not_finite_is_never_handed_out(monkeypatch):
 
 def test_a_rate_that_is_too_large_diverges_in_one_sentence():
     with pytest.raises(Diverged, match="diverged"):
-        b2g.denoise(PICTURE, ZSN2N(steps=60, width=4, learning_rate=1e12), progress=False, precision="float32")
+        b2g.denoise(
+            PICTURE, ZSN2N(steps=60, width=4, learning_rate=1e12), progress=False, precision="float32"
+        )
 
 
-# ---- whatever the caller's own state is ----------------------------------------------------------------------------------
+# ---- whatever the caller's own state is ----
 
 
 @pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("method", ["b2g", "zs_n2n"])
 def test_it_fits_inside_no_grad_and_inference_mode_too(around, method):
-    run = lambda: b2g.denoise(  # noqa: E731
-        torch.from_numpy(PICTURE).permute(2, 0, 1), method, "smoke", steps=2, width=4, progress=False
-    ).image
+    run = lambda: (
+        b2g.denoise(  # noqa: E731
+            torch.from_numpy(PICTURE).permute(2, 0, 1), method, "smoke", steps=2, width=4, progress=False
+        ).image
+    )
     expected = run()
     with around():
         found = run()
@@ -247,7 +258,9 @@ def test_another_default_dtype_does_not_matter():
     torch.set_default_dtype(torch.float64)
     try:
         found = tiny(PICTURE).image
-        b2g.denoise(PICTURE, B2G.profile("smoke", steps=2, mask="gradient"), progress=False, precision="float32")
+        b2g.denoise(
+            PICTURE, B2G.profile("smoke", steps=2, mask="gradient"), progress=False, precision="float32"
+        )
     finally:
         torch.set_default_dtype(torch.float32)
     assert found.shape == expected.shape

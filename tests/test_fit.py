@@ -64,7 +64,7 @@ def hurried(monkeypatch):
     monkeypatch.setattr(engine, "time", types.SimpleNamespace(perf_counter=lambda: float(next(clock))))
 
 
-# ---- schedules -------------------------------------------------------------------------------------------------
+# ---- schedules ----
 
 
 @pytest.mark.parametrize("decay, decay_from, closed_form", [
@@ -98,7 +98,7 @@ def test_an_impossible_schedule_is_refused(settings, sentence):
         Schedule(**(dict(steps=10, learning_rate=0.1) | settings))
 
 
-# ---- averages --------------------------------------------------------------------------------------------------
+# ---- averages ----
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
@@ -142,15 +142,18 @@ def test_no_passes_are_refused():
         mean_of_passes(lambda: torch.zeros(1), 0)
 
 
-# ---- the history -------------------------------------------------------------------------------------------------
+# ---- the history ----
 
 
 def test_the_history_tells_step_loss_and_psnr_of_the_average():
     objective, clean = Slope(), torch.full((1, 1, 16, 16), 0.5)
-    objective.loss = lambda step: (objective.network.weights.sum(), torch.full((1, 1, 16, 16), 0.25 * (step % 2)))
+    objective.loss = lambda step: (
+        objective.network.weights.sum(),
+        torch.full((1, 1, 16, 16), 0.25 * (step % 2)),
+    )
     result = fit(objective, Schedule(25, 0.1), average=0.0, clean=clean, log_every=10)
     assert [entry["step"] for entry in result.history] == [10, 20, 25]
-    # The loss is that of the weights before the step, the picture that of the last step: 0.25, 0.25, 0 against 0.5.
+    # The loss is that before the step, the picture that of the last step: 0.25, 0.25 and 0 against 0.5.
     assert [entry["loss"] for entry in result.history] == pytest.approx([-2.7, -5.7, -7.2], rel=1e-4)
     assert [entry["psnr"] for entry in result.history] == pytest.approx(
         [-20 * math.log10(error) for error in (0.25, 0.25, 0.5)]
@@ -173,12 +176,14 @@ def test_without_an_average_there_is_none():
 def test_divergence_is_one_sentence(value):
     objective = Slope()
     objective.loss = lambda step: (objective.network.weights.sum() * (value if step > 4 else 1), None)
-    with pytest.raises(Diverged, match="^b2g diverged: its loss is (nan|-inf) at step 6; lower learning_rate") as raised:
+    with pytest.raises(
+        Diverged, match="^b2g diverged: its loss is (nan|-inf) at step 6; lower learning_rate"
+    ) as raised:
         fit(objective, Schedule(50, 0.1), label="b2g", log_every=1)
     assert str(raised.value).count("\n") == 0
 
 
-# ---- weights, precision ------------------------------------------------------------------------------------------
+# ---- weights, precision ----
 
 
 def test_initial_weights_follow_the_seed_alone():
@@ -202,7 +207,7 @@ def test_an_unknown_precision_is_refused():
         autocast(CPU, "float16")
 
 
-# ---- checkpoints -------------------------------------------------------------------------------------------------
+# ---- checkpoints ----
 
 
 def without_seconds(history):

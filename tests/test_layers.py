@@ -29,7 +29,7 @@ def masked_convolution(channels_in, channels_out, normaliser, seed=6):
     return layer
 
 
-# ---- masked convolution --------------------------------------------------------------------------------------
+# ---- masked convolution ----
 
 
 def loop_convolution(layer, features, mask, entries):
@@ -90,7 +90,7 @@ def test_hidden_values_do_not_matter(normaliser):
 
 @pytest.mark.parametrize("masked", [0.25, 0.3])
 def test_one_layer_fills_every_window_of_a_colour_picture(masked):
-    """27 entries of which a quarter is hidden: an empty window is a matter of 1e-14. Only the first layer is partial."""
+    """27 entries of which a quarter is hidden are never all hidden: only the first layer is truly partial."""
     layer = MaskedConv2d(3, 1)
     mask = (torch.rand(1, 3, 64, 64, generator=twin()) >= masked).float()
     assert layer(mask, mask)[1].min() == 1
@@ -110,7 +110,7 @@ def test_gradcheck_of_the_masked_convolution(normaliser):
     assert (slope[mask == 0] == 0).all() and (slope[mask == 1] != 0).all()
 
 
-# ---- gradient layer ------------------------------------------------------------------------------------------
+# ---- gradient layer ----
 
 
 @pytest.mark.parametrize("operator", ["forward", "backward", "central", "sobel"])
@@ -128,7 +128,7 @@ def test_gradcheck_of_the_gradient_layer(signed):
     assert torch.autograd.gradcheck(GradientLayer("sobel", signed), features)
 
 
-# ---- channel attention (Eq. 3.12) ------------------------------------------------------------------------------
+# ---- channel attention (Eq. 3.12) ----
 
 
 @pytest.mark.parametrize("between", ["none", "relu"])
@@ -163,7 +163,7 @@ def test_gradcheck_of_channel_attention(between):
     assert torch.autograd.gradcheck(run, (features, *names.values()))
 
 
-# ---- dropout and T-Standout (Eq. 3.11) ---------------------------------------------------------------------------
+# ---- dropout and T-Standout (Eq. 3.11) ----
 
 
 def test_dropout_drops_at_its_rate_and_keeps_the_expectation():
@@ -204,13 +204,17 @@ def test_units_on_an_edge_are_never_dropped_and_the_others_at_the_rate():
         dropped += int((flat == 0).sum())
         total += answer
     assert_rate(dropped, passes * int((~edges).sum()), 0.3, [0.25, 0.35])
-    assert_mean((total / passes / features)[~edges], 1.0, unlike=1.02)  # undropped or unscaled units would show
+    assert_mean(
+        (total / passes / features)[~edges], 1.0, unlike=1.02
+    )  # undropped or unscaled units would show
 
 
 @pytest.mark.parametrize("threshold, kept", [(127.4, True), (127.6, False)])
 def test_the_raw_threshold_is_on_0_255(threshold, kept):
     features, edges = steps()  # the steps are 0.5, 127.5 of 255
-    assert torch.equal(TStandout(threshold=threshold).keep(features), edges if kept else torch.zeros_like(edges))
+    assert torch.equal(
+        TStandout(threshold=threshold).keep(features), edges if kept else torch.zeros_like(edges)
+    )
 
 
 def keep_by_hand(features, guide, scale, threshold, fraction):
@@ -256,7 +260,9 @@ def test_every_reading_of_equation_3_11(scale, guided, threshold):
         guide = 0.1 * randn(2, 5, 12, 14, seed=9)
     expected = keep_by_hand(features.numpy(), None if guide is None else guide.numpy(), scale, threshold, 0.2)
     assert 0 < expected.mean() < 1
-    assert np.array_equal(TStandout(threshold=threshold, scale=scale, fraction=0.2).keep(features, guide), expected)
+    assert np.array_equal(
+        TStandout(threshold=threshold, scale=scale, fraction=0.2).keep(features, guide), expected
+    )
 
 
 def test_signed_gradients_protect_rising_edges_only():
@@ -278,7 +284,9 @@ def test_the_quantile_protects_its_share_whatever_the_scale():
 
 def test_the_quantile_never_protects_more_than_its_share_of_equal_gradients():
     features, edges = steps()
-    assert not TStandout(scale="quantile", fraction=0.1).keep(features).any()  # a quarter of the units tie for it
+    assert (
+        not TStandout(scale="quantile", fraction=0.1).keep(features).any()
+    )  # a quarter of the units tie for it
     assert torch.equal(TStandout(scale="quantile", fraction=0.4).keep(features), edges)
 
 

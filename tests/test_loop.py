@@ -4,8 +4,8 @@ from oracles import assert_rate
 from torch import nn
 
 from b2g.errors import B2GError
-from b2g.losses import uniform_loss
 from b2g.loop import BlindSpotLoop, MaskLaw, flip
+from b2g.losses import uniform_loss
 from b2g.masks import bernoulli_mask, detail_distance, detail_index, dual_mask, gradient_index
 from b2g.network import Architecture, EncoderDecoder
 
@@ -21,7 +21,7 @@ def random(seed=2):
 
 
 class Asked(nn.Module):
-    """A network that answers as it is told and remembers what it was asked, each time with the gradient's state."""
+    """A network that answers as it is told and remembers what it was asked, and whether with gradients."""
 
     def __init__(self, answer=lambda image, mask, guide: image):
         super().__init__()
@@ -34,20 +34,27 @@ class Asked(nn.Module):
 
 
 def loop(network=None, noisy=None, seed=3, **readings):
-    readings = dict(precision="float32", loss=lambda blind, visible, noisy, mask: uniform_loss(blind, noisy, mask)) | readings
-    return BlindSpotLoop(network or Asked(), random() if noisy is None else noisy, generator=twin(seed), **readings)
+    readings = (
+        dict(precision="float32", loss=lambda blind, visible, noisy, mask: uniform_loss(blind, noisy, mask))
+        | readings
+    )
+    return BlindSpotLoop(
+        network or Asked(), random() if noisy is None else noisy, generator=twin(seed), **readings
+    )
 
 
 def drawn(loop, steps):
     """The masks of the steps, as the loss saw them."""
     masks, given = [], loop.loss_of
-    loop.loss_of = lambda blind, visible, noisy, mask: masks.append(mask) or given(blind, visible, noisy, mask)
+    loop.loss_of = lambda blind, visible, noisy, mask: (
+        masks.append(mask) or given(blind, visible, noisy, mask)
+    )
     for step in range(steps):
         loop.loss(step)
     return masks
 
 
-# ---- flips -----------------------------------------------------------------------------------------------------
+# ---- flips ----
 
 
 @pytest.mark.parametrize("which, axes", [(0, ()), (1, (-1,)), (2, (-2,)), (3, (-2, -1))])
@@ -72,7 +79,11 @@ def test_flips_are_drawn_evenly_and_undone():
 def test_the_mask_is_flipped_with_the_picture():
     network = Asked(lambda image, mask, guide: image + 2 * mask)
     noisy, masks = random(), []
-    one = loop(network, noisy, loss=lambda blind, visible, noisy, mask: masks.append((blind.detach(), mask)) or blind.sum())
+    one = loop(
+        network,
+        noisy,
+        loss=lambda blind, visible, noisy, mask: masks.append((blind.detach(), mask)) or blind.sum(),
+    )
     for step in range(8):
         one.loss(step)
     assert all(torch.allclose(blind, noisy + 2 * mask) for blind, mask in masks)
@@ -85,7 +96,7 @@ def test_no_flips_on_request():
     assert all(torch.equal(image, noisy) for image, *_ in network.asked)
 
 
-# ---- which masks -------------------------------------------------------------------------------------------------
+# ---- which masks ----
 
 
 @pytest.mark.parametrize("kind", ["distance", "gradient"])
@@ -150,7 +161,13 @@ def test_the_estimate_of_the_visible_pilot_is_the_newest_f_of_y(visible, asked):
 def test_the_estimate_of_the_average_pilot_is_the_mean_of_the_blind_answers():
     pictures = [random(k) for k in range(20)]
     answers = iter(pictures)
-    one = loop(Asked(lambda *_: next(answers)), law=MaskLaw(kind="distance"), pilot="average", flips=False, dual_from=3)
+    one = loop(
+        Asked(lambda *_: next(answers)),
+        law=MaskLaw(kind="distance"),
+        pilot="average",
+        flips=False,
+        dual_from=3,
+    )
     for step in range(4):
         one.loss(step)
     weights = [0.95**age for age in (2, 1, 0)]
@@ -188,10 +205,12 @@ def test_prediction_keeps_to_the_masks_of_training():
     assert not torch.equal(masks[0], masks[1])
 
 
-# ---- f(y) --------------------------------------------------------------------------------------------------------
+# ---- f(y) ----
 
 
-@pytest.mark.parametrize("visible, passes, slope", [("none", 1, 0.0), ("detached", 2, 0.0), ("attached", 2, 1.0)])
+@pytest.mark.parametrize(
+    "visible, passes, slope", [("none", 1, 0.0), ("detached", 2, 0.0), ("attached", 2, 1.0)]
+)
 def test_whether_f_of_y_is_computed_and_may_be_changed(visible, passes, slope):
     network = Asked()
     one = loop(network, visible=visible, loss=lambda blind, whole, noisy, mask: (
@@ -205,7 +224,7 @@ def test_the_two_passes_are_never_one_batch():
     shape = Architecture(width=2, head=(2, 2), norm="all", dropout="none")
     network, noisy, got = EncoderDecoder(3, shape), random(), []
     one = loop(network, noisy, visible="detached", flips=False,
-               loss=lambda blind, whole, noisy, mask: got.append((blind, whole, mask)) or blind.sum())  # fmt: skip
+               loss=lambda *given: got.append((given[0], given[1], given[3])) or given[0].sum())  # fmt: skip
     one.loss(0)
     blind, whole, mask = got[0]
     assert torch.equal(whole, network(one.noisy, None)) and torch.equal(blind, network(one.noisy, mask))
@@ -240,7 +259,7 @@ def test_nobody_is_guided_unasked():
     assert all(guide is None for _, _, guide, _ in network.asked)
 
 
-# ---- state -------------------------------------------------------------------------------------------------------
+# ---- state ----
 
 
 @pytest.mark.parametrize("pilot", ["visible", "average"])

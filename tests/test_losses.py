@@ -33,7 +33,9 @@ def pictures(shape=(2, 3, 5, 6), seed=3):
     return blind, visible, noisy, mask
 
 
-def oracle(blind, visible, noisy, mask, *, omega, operator, combine, norm="masked", target="noisy", absolute=False):
+def oracle(
+    blind, visible, noisy, mask, *, omega, operator, combine, norm="masked", target="noisy", absolute=False
+):
     """Eq. 3.6 (``absolute``) or 3.7, entry by entry."""
     blind, visible, noisy, mask = (np.asarray(t) for t in (blind, visible, noisy, mask))
     grad_visible, grad_blind = gradient(visible, operator), gradient(blind, operator)
@@ -58,7 +60,7 @@ def oracle(blind, visible, noisy, mask, *, omega, operator, combine, norm="maske
     return total / count
 
 
-# ---- the spatial gradient ------------------------------------------------------------------------------------
+# ---- the spatial gradient ----
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -95,24 +97,30 @@ def test_gradient_magnitude_is_the_length_and_differentiable_where_flat(generato
 
 def test_gradient_gap_is_equation_3_4(generator):
     blind, visible, *_ = pictures()
-    expected = np.stack(gradient(visible.numpy(), "forward"), 2) - np.stack(gradient(blind.numpy(), "forward"), 2)
+    expected = np.stack(gradient(visible.numpy(), "forward"), 2) - np.stack(
+        gradient(blind.numpy(), "forward"), 2
+    )
     assert np.allclose(gradient_gap(visible, blind), expected, rtol=0, atol=1e-14)
 
 
-# ---- Eq. 1.1 -------------------------------------------------------------------------------------------------
+# ---- Eq. 1.1 ----
 
 
 @pytest.mark.parametrize("norm, target", NORMS)
 def test_uniform_loss_is_equation_1_1(norm, target):
     blind, visible, noisy, mask = pictures()
-    expected = oracle(blind, visible, noisy, mask, omega=0, operator="forward", combine="sum", norm=norm, target=target)
+    expected = oracle(
+        blind, visible, noisy, mask, omega=0, operator="forward", combine="sum", norm=norm, target=target
+    )
     assert float(uniform_loss(blind, noisy, mask, norm, target)) == pytest.approx(expected, rel=1e-13)
 
 
 def test_the_targets_agree_on_masked_pixels_only():
     blind, _, noisy, mask = pictures()
     plain, hidden = uniform_gap(blind, noisy, mask), uniform_gap(blind, noisy, mask, "hidden")
-    assert torch.equal(plain[mask == 0], hidden[mask == 0]) and torch.equal(hidden[mask == 1], blind[mask == 1])
+    assert torch.equal(plain[mask == 0], hidden[mask == 0]) and torch.equal(
+        hidden[mask == 1], blind[mask == 1]
+    )
     assert uniform_loss(blind, noisy, mask) == uniform_loss(blind, noisy, mask, target="hidden")
     assert uniform_loss(blind, noisy, mask, "all") != uniform_loss(blind, noisy, mask, "all", "hidden")
 
@@ -152,13 +160,15 @@ def test_a_mask_that_hides_nothing_gives_a_finite_loss(norm):
     assert torch.isfinite(loss) and torch.isfinite(blind.grad).all() and (loss == 0) == (norm == "masked")
 
 
-# ---- Eq. 3.5 to 3.9 --------------------------------------------------------------------------------------------
+# ---- Eq. 3.5 to 3.9 ----
 
 
 @pytest.mark.parametrize("operator, combine", READINGS)
 def test_absolute_loss_is_equation_3_6(operator, combine):
     given = pictures()
-    expected = oracle(given[0], given[1], *given[2:], omega=0.8, operator=operator, combine=combine, absolute=True)
+    expected = oracle(
+        given[0], given[1], *given[2:], omega=0.8, operator=operator, combine=combine, absolute=True
+    )
     assert float(absolute_loss(*given, omega=0.8, operator=operator, combine=combine)) == pytest.approx(
         expected, rel=1e-12
     )
@@ -172,8 +182,12 @@ def test_signed_constrained_and_trained_loss_are_equations_3_7_to_3_9(operator, 
     objective = oracle(*given, **readings)
     violation = float(uniform_loss(given[0], *given[2:], norm, target))
     assert float(signed_loss(*given, **readings)) == pytest.approx(objective, rel=1e-12)
-    assert [float(part) for part in constrained_loss(*given, **readings)] == pytest.approx([objective, violation])
-    assert float(b2g_loss(*given, gamma=0.3, **readings)) == pytest.approx(objective + 0.3 * violation, rel=1e-12)
+    assert [float(part) for part in constrained_loss(*given, **readings)] == pytest.approx(
+        [objective, violation]
+    )
+    assert float(b2g_loss(*given, gamma=0.3, **readings)) == pytest.approx(
+        objective + 0.3 * violation, rel=1e-12
+    )
 
 
 def test_the_defaults_are_the_papers_weights():
@@ -195,7 +209,9 @@ def test_absolute_values_never_lower_the_loss(operator, combine):
         0, 0.4, 6, dtype=torch.float64
     ).view(6, 1)
     same = (ramp, 2 * ramp, ramp - 0.1, torch.zeros_like(ramp))
-    assert float(absolute_loss(*same, **readings)) == pytest.approx(float(signed_loss(*same, **readings)), rel=1e-12)
+    assert float(absolute_loss(*same, **readings)) == pytest.approx(
+        float(signed_loss(*same, **readings)), rel=1e-12
+    )
 
 
 def test_the_signed_loss_vanishes_on_the_minimum_that_absolute_values_exclude():
@@ -212,7 +228,10 @@ def test_the_signed_loss_vanishes_on_the_minimum_that_absolute_values_exclude():
 @pytest.mark.parametrize("operator, combine", READINGS)
 def test_without_omega_every_loss_is_the_uniform_one(operator, combine):
     given = pictures()
-    uniform, readings = float(uniform_loss(given[0], *given[2:])), dict(omega=0.0, operator=operator, combine=combine)
+    uniform, readings = (
+        float(uniform_loss(given[0], *given[2:])),
+        dict(omega=0.0, operator=operator, combine=combine),
+    )
     assert float(absolute_loss(*given, **readings)) == pytest.approx(uniform, rel=1e-14)
     assert float(signed_loss(*given, **readings)) == pytest.approx(uniform, rel=1e-14)
     assert float(b2g_loss(*given, gamma=0.5, **readings)) == pytest.approx(1.5 * uniform, rel=1e-14)
@@ -222,15 +241,20 @@ def test_without_omega_every_loss_is_the_uniform_one(operator, combine):
 def test_a_large_omega_leaves_the_gradient_gap_alone(operator, combine):
     blind, visible, noisy, mask = pictures()
     omega = 1e8
-    limit = oracle(blind, visible, blind, mask, omega=1.0, operator=operator, combine=combine)  # y = blind: no d^c
+    limit = oracle(
+        blind, visible, blind, mask, omega=1.0, operator=operator, combine=combine
+    )  # y = blind: no d^c
     scale = omega if combine == "separate" else omega**2
-    found = float(signed_loss(blind, visible, noisy, mask, omega=omega, operator=operator, combine=combine)) / scale
+    found = (
+        float(signed_loss(blind, visible, noisy, mask, omega=omega, operator=operator, combine=combine))
+        / scale
+    )
     assert found == pytest.approx(limit, rel=1e-6)
 
 
 @pytest.mark.parametrize("omega", [0.2, 0.5, 0.8])
 def test_with_no_gradient_operator_it_is_blind2unblind(omega):
-    """d^c + omega d^g = (1 - omega) (h + beta f(y) - (1 + beta) y), beta = omega / (1 - omega): 0.8 means 4."""
+    """d^c + omega d^g = (1 - omega) (h + beta f(y) - (1 + beta) y), beta = omega / (1 - omega)."""
     blind, visible, noisy, mask = pictures()
     beta = omega / (1 - omega)
     revisible = (blind + beta * visible - (1 + beta) * noisy).square()
@@ -252,7 +276,7 @@ def test_a_constant_offset_of_the_visible_answer_is_invisible_to_its_gradient():
         assert (abs(losses[0] - losses[1]) < 1e-14) == (operator != "identity")
 
 
-# ---- derivatives -----------------------------------------------------------------------------------------------
+# ---- derivatives ----
 
 
 @pytest.mark.parametrize("operator, combine", READINGS)
@@ -277,7 +301,9 @@ def test_a_stopped_gradient_stops(loss, operator, combine):
         value = loss(blind, visible, noisy, mask, operator=operator, combine=combine, stop_gradient=stop)
         slopes[stop] = torch.autograd.grad(value, (blind, visible), allow_unused=True)
     assert slopes[True][1] is None and slopes[False][1].abs().max() > 0
-    assert torch.equal(slopes[True][0], slopes[False][0])  # the value and the slope at f(Omega(y)) are the same
+    assert torch.equal(
+        slopes[True][0], slopes[False][0]
+    )  # the value and the slope at f(Omega(y)) are the same
 
 
 def test_nothing_is_modified():

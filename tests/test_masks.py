@@ -32,7 +32,7 @@ def random_detail(share, shape=SHAPE, seed=5):
     return (torch.rand(shape, generator=twin(seed)) < share).float()
 
 
-# ---- Bernoulli masks ---------------------------------------------------------------------------------------
+# ---- Bernoulli masks ----
 
 
 @pytest.mark.parametrize("masked", [0.1, 0.25, 0.3, 0.75])
@@ -89,7 +89,7 @@ def test_a_share_outside_0_1_is_refused(masked, generator):
         dual_mask(torch.zeros(1, 1, 4, 4), 0.25, masked, generator=generator)
 
 
-# ---- uniform pixel selection and grids -----------------------------------------------------------------------
+# ---- uniform pixel selection and grids ----
 
 
 @pytest.mark.parametrize("masked", [0.25, 1 / 3, 0.07])
@@ -110,7 +110,9 @@ def test_uniform_selection_is_uniform_over_pixels_and_pairs(generator):
     together.fill_diagonal_(0)
     # Every draw holds 6 * 5 ordered pairs exactly, which independence would reach on average only.
     assert together.sum() == draws * 30
-    assert (together[~torch.eye(25, dtype=bool)] / draws - 0.05).abs().max() < 5 * math.sqrt(0.05 * 0.95 / draws)
+    assert (together[~torch.eye(25, dtype=bool)] / draws - 0.05).abs().max() < 5 * math.sqrt(
+        0.05 * 0.95 / draws
+    )
 
 
 @pytest.mark.parametrize("size, cell", [((8, 8), 4), ((7, 10), 4), ((9, 5), 3), ((3, 3), 2)])
@@ -120,7 +122,9 @@ def test_grid_masks_hide_every_pixel_exactly_once(size, cell):
     assert torch.equal((1 - masks).sum(0), torch.ones(1, *size))
     for k, mask in enumerate(masks):
         hidden = {(i, j) for i in range(size[0]) for j in range(size[1]) if mask[0, i, j] == 0}
-        assert hidden == {(i, j) for i in range(k // cell, size[0], cell) for j in range(k % cell, size[1], cell)}
+        assert hidden == {
+            (i, j) for i in range(k // cell, size[0], cell) for j in range(k % cell, size[1], cell)
+        }
 
 
 def test_a_grid_needs_a_visible_pixel():
@@ -128,7 +132,7 @@ def test_a_grid_needs_a_visible_pixel():
         grid_masks(8, 8, 1)
 
 
-# ---- the index of detail (Eq. 3.1) ---------------------------------------------------------------------------
+# ---- the index of detail (Eq. 3.1) ----
 
 
 @pytest.mark.parametrize("over", ["channel", "max", "euclidean"])
@@ -138,7 +142,9 @@ def test_detail_distance_is_equation_3_1(over, generator):
     for b in range(2):
         for i in range(4):
             for j in range(5):
-                each = [math.sqrt((float(noisy[b, c, i, j]) - float(estimate[b, c, i, j])) ** 2) for c in range(3)]
+                each = [
+                    math.sqrt((float(noisy[b, c, i, j]) - float(estimate[b, c, i, j])) ** 2) for c in range(3)
+                ]
                 whole = {"max": max(each), "euclidean": math.sqrt(sum(d * d for d in each))}
                 expected[b, :, i, j] = each if over == "channel" else whole[over]
     assert np.allclose(detail_distance(noisy, estimate, over), expected, rtol=0, atol=1e-14)
@@ -146,7 +152,9 @@ def test_detail_distance_is_equation_3_1(over, generator):
 
 def test_one_channel_has_one_reading(generator):
     noisy, estimate = torch.rand(2, 1, 1, 6, 6, generator=generator)
-    channel, largest, euclidean = (detail_distance(noisy, estimate, o) for o in ("channel", "max", "euclidean"))
+    channel, largest, euclidean = (
+        detail_distance(noisy, estimate, o) for o in ("channel", "max", "euclidean")
+    )
     assert torch.equal(channel, largest) and torch.allclose(channel, euclidean, atol=1e-7)
 
 
@@ -186,7 +194,7 @@ def test_gradient_index_marks_an_edge_and_no_flat_ground():
     assert gradient_index(torch.full((1, 1, 8, 8), 0.3), 0.1).sum() == 0
 
 
-# ---- splitting and the dual mask (Eq. 3.2, 3.3) ------------------------------------------------------------------
+# ---- splitting and the dual mask (Eq. 3.2, 3.3) ----
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
@@ -225,8 +233,9 @@ def test_dual_mask_keeps_the_rates_of_equation_3_3(share, detail_masked, generat
     hidden, on_detail = mask == 0, detail == 1
     flat_rate = (0.25 - share * detail_masked) / (1 - share)
     assert_rate(hidden.sum(), ENTRIES, 0.25, [0.24, 0.26, 0.75])
-    # The drawn share of detail differs from the stated one by chance: its own error widens the flat rate's little.
-    assert_rate(hidden[~on_detail].sum(), int((~on_detail).sum()), flat_rate, [flat_rate - 0.03, flat_rate + 0.03])
+    assert_rate(
+        hidden[~on_detail].sum(), int((~on_detail).sum()), flat_rate, [flat_rate - 0.03, flat_rate + 0.03]
+    )
     if detail_masked:
         assert_rate(hidden[on_detail].sum(), int(on_detail.sum()), detail_masked, [detail_masked - 0.03])
     else:
@@ -236,7 +245,7 @@ def test_dual_mask_keeps_the_rates_of_equation_3_3(share, detail_masked, generat
 @pytest.mark.parametrize("per_channel", [True, False])
 @pytest.mark.parametrize("detail_masked", [0.0, 0.1, 0.25])
 def test_dual_mask_only_thins_detail_and_only_adds_flat(detail_masked, per_channel):
-    """B^- is a part of B_m on detail, and B^c of it on flat ground stays: Eq. 3.3 moves, it does not redraw."""
+    """B^- is a part of B_m on detail, and B_m on flat ground stays: Eq. 3.3 moves, it does not redraw."""
     detail = random_detail(0.3)
     plain = 1 - bernoulli_mask(SHAPE, 0.25, generator=twin(), per_channel=per_channel)
     dual = 1 - dual_mask(detail, 0.25, detail_masked, generator=twin(), per_channel=per_channel)
@@ -277,7 +286,7 @@ def test_each_picture_and_channel_keeps_its_own_total(generator):
 
 @pytest.mark.parametrize("sigma, over", [(25, "channel"), (50, "channel"), (25, "max"), (50, "max")])
 def test_the_quarter_is_reached_unless_noise_makes_too_much_detail(sigma, over, generator):
-    """With a perfect estimate the share of detail is erfc; over RGB at sigma 50 it exceeds 75 % and caps the mask."""
+    """With a perfect estimate the share of detail is erfc; over RGB at sigma 50 it caps the mask."""
     noise = torch.randn(1, 3, 300, 300, generator=generator) * sigma / 255
     detail = detail_index(detail_distance(noise, torch.zeros_like(noise), over), 40)
     one = math.erfc(40 / sigma / math.sqrt(2))

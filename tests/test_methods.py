@@ -30,13 +30,15 @@ def noisy(height=16, width=16, channels=3, seed=0):
     return b2g.add_noise(np.ascontiguousarray(clean), "gaussian", 25, seed=seed)
 
 
-# ---- settings, profiles, identity -------------------------------------------------------------------------------
+# ---- settings, profiles, identity ----
 
 
 def test_the_registry_knows_each_method_by_its_name():
     assert METHODS == {"b2g": B2G, "self2self": Self2Self, "zs_n2n": ZSN2N, "bm3d": BM3D}
     for name, method in METHODS.items():
-        assert method.name == name and method.default_profile in method.profiles and "smoke" in method.profiles
+        assert (
+            method.name == name and method.default_profile in method.profiles and "smoke" in method.profiles
+        )
         assert method.label and method.cost and "doi" in method.source
 
 
@@ -56,7 +58,12 @@ def test_the_default_profile():
 def test_profiles_say_what_the_papers_say():
     paper = B2G.profile("paper")
     assert (paper.learning_rate, paper.omega, paper.gamma, paper.masked) == (2e-5, 0.8, 0.5, 0.25)
-    assert (paper.detail_threshold, paper.standout_threshold, paper.passes, paper.answer) == (40, 25, 40, "passes")
+    assert (paper.detail_threshold, paper.standout_threshold, paper.passes, paper.answer) == (
+        40,
+        25,
+        40,
+        "passes",
+    )
     assert (paper.mask, paper.visible, paper.attention_between) == ("distance", "attached", "none")
     faithful = B2G.profile("faithful")
     assert faithful.mask == "gradient" and faithful.visible == "detached" and faithful.standout == "half"
@@ -68,7 +75,9 @@ def test_profiles_say_what_the_papers_say():
 
 def test_identity_is_canonical_and_never_changes_unnoticed():
     """A stored record is found by this text: where it must change, ``revision`` must rise with it."""
-    assert ZSN2N().identity() == '{"learning_rate":0.001,"method":"zs_n2n","revision":1,"steps":2000,"width":48}'
+    assert (
+        ZSN2N().identity() == '{"learning_rate":0.001,"method":"zs_n2n","revision":1,"steps":2000,"width":48}'
+    )
     assert Self2Self.profile("official").identity() == (
         '{"dropout":0.3,"flips":true,"head":[64,32],"keep":0.7,"learning_rate":0.0001,"method":"self2self",'
         '"normaliser":"self2self","passes":100,"revision":1,"steps":150000,"width":48}'
@@ -96,18 +105,26 @@ def test_every_setting_and_the_revision_are_part_of_the_identity(name, monkeypat
 
 
 OTHER = dict(
-    decay="cosine", visible="attached", operator="sobel", combine="sum", loss_norm="all", target="hidden", mask="uniform",
+    decay="cosine", visible="attached", operator="sobel", combine="sum", loss_norm="all", target="hidden",
     detail_over="max", pilot="average", masked_layers="all", norm="none", attention="none",
-    attention_between="none", standout="all", standout_on="output", standout_scale="range", standout_below="drop",
-    dropout="all", output="linear", answer="passes", normaliser="self2self",
+    attention_between="none", standout="all", standout_on="output", standout_scale="range", mask="uniform",
+    dropout="all", output="linear", answer="passes", normaliser="self2self", standout_below="drop",
 )  # fmt: skip
 
 
 def test_equal_settings_have_one_identity_however_they_were_given():
     assert B2G.profile("fast", head=[32, 16], masked=0.25, steps=1000).identity() == B2G.profile().identity()
-    texts = {B2G(omega=omega, head=head).identity() for omega in (1, 1.0, np.float32(1)) for head in ([9, 8], (9, 8))}
+    texts = {
+        B2G(omega=omega, head=head).identity()
+        for omega in (1, 1.0, np.float32(1))
+        for head in ([9, 8], (9, 8))
+    }
     assert len(texts) == 1 and texts == {B2G().changed(omega=1, head=[9, 8]).identity()}
-    assert BM3D(sigma=25).identity() == BM3D(sigma=25.0).identity() == BM3D().changed(sigma=np.int64(25)).identity()
+    assert (
+        BM3D(sigma=25).identity()
+        == BM3D(sigma=25.0).identity()
+        == BM3D().changed(sigma=np.int64(25)).identity()
+    )
     assert BM3D(sigma=25).changed(sigma=None) == BM3D()
 
 
@@ -148,7 +165,7 @@ def test_canonical_json_is_one_text_for_one_value():
     ("b2g", dict(answer="best"), "answer must be one of"),
     ("b2g", dict(average=1), r"decay must lie in \[0, 1\), not 1"),
     ("b2g", dict(passes=0), "passes must be at least 1, not 0"),
-    ("self2self", dict(keep=1.0), "keep is the share of visible entries and must lie between 0 and 1, not 1.0"),
+    ("self2self", dict(keep=1.0), "keep is the share .* and must lie between 0 and 1, not 1.0"),
     ("self2self", dict(keep=0), "keep is the share"),
     ("self2self", dict(dropout=1.0), "dropout is the share"),
     ("self2self", dict(normaliser="liu"), "normaliser must be one of"),
@@ -167,7 +184,9 @@ def test_an_impossible_setting_is_refused_when_the_method_is_made(name, settings
 
 
 def test_an_unknown_profile_is_refused():
-    with pytest.raises(B2GError, match="b2g has no profile 'quick': choose one of paper, faithful, best, fast, smoke"):
+    with pytest.raises(
+        B2GError, match="b2g has no profile 'quick': choose one of paper, faithful, best, fast, smoke"
+    ):
         B2G.profile("quick")
 
 
@@ -182,7 +201,7 @@ def test_a_checkpoint_belongs_to_picture_seed_and_settings():
     assert Circumstances(progress=True, precision="float32").identity(B2G(), picture) in texts
 
 
-# ---- what each method is -----------------------------------------------------------------------------------------
+# ---- what each method is ----
 
 
 @pytest.mark.parametrize("channels, weights", [(3, 22_275), (1, 21_313)])
@@ -247,7 +266,9 @@ def test_the_consistency_term_reaches_the_whole_picture():
 
 def test_self2self_is_equation_1_1_with_bernoulli_masks(monkeypatch):
     made = []
-    monkeypatch.setattr(BlindSpotLoop, "__init__", lambda self, *given, **readings: made.append((given, readings)) or stop())
+    monkeypatch.setattr(
+        BlindSpotLoop, "__init__", lambda self, *given, **readings: made.append((given, readings)) or stop()
+    )
 
     def stop():
         raise InterruptedError
@@ -257,7 +278,9 @@ def test_self2self_is_equation_1_1_with_bernoulli_masks(monkeypatch):
     (network, _, loss), readings = made[0]
     law = readings["law"]
     assert (law.kind, law.per_channel) == ("bernoulli", True) and law.masked == pytest.approx(0.3)
-    assert sum(p.numel() for p in network.parameters()) == 991_203 and readings.get("visible", "none") == "none"
+    assert (
+        sum(p.numel() for p in network.parameters()) == 991_203 and readings.get("visible", "none") == "none"
+    )
     blind, target = torch.rand(2, 1, 3, 16, 16)
     mask = (torch.rand(1, 3, 16, 16) > 0.3).float()
     assert loss(blind, None, target, mask) == uniform_loss(blind, target, mask)
@@ -268,7 +291,15 @@ def test_the_loss_of_b2g_is_its_configuration(generator):
     mask = (torch.rand(1, 3, 16, 16, generator=generator) > 0.25).float()
     given = (blind, visible, target, mask)
     assert B2G(visible="detached").loss(*given) == b2g_loss(*given)
-    odd = B2G(visible="attached", omega=0.5, gamma=0.2, operator="sobel", combine="sum", loss_norm="all", target="hidden")
+    odd = B2G(
+        visible="attached",
+        omega=0.5,
+        gamma=0.2,
+        operator="sobel",
+        combine="sum",
+        loss_norm="all",
+        target="hidden",
+    )
     readings = dict(omega=0.5, gamma=0.2, operator="sobel", combine="sum", norm="all", target="hidden")
     assert odd.loss(*given) == b2g_loss(*given, stop_gradient=False, **readings)
     visible.requires_grad_(), blind.requires_grad_()
@@ -276,9 +307,9 @@ def test_the_loss_of_b2g_is_its_configuration(generator):
         slope = torch.autograd.grad(method.loss(*given), (blind, visible), allow_unused=True)[1]
         assert (slope is not None) == moved
     assert B2G(visible="none").loss(blind, None, target, mask) == uniform_loss(blind, target, mask)
-    assert B2G(visible="none", loss_norm="all", target="hidden").loss(blind, None, target, mask) == uniform_loss(
-        blind, target, mask, "all", "hidden"
-    )
+    assert B2G(visible="none", loss_norm="all", target="hidden").loss(
+        blind, None, target, mask
+    ) == uniform_loss(blind, target, mask, "all", "hidden")
 
 
 def test_b2g_passes_its_settings_on():
@@ -289,17 +320,25 @@ def test_b2g_passes_its_settings_on():
     assert (loop.guided, loop.flips) == (True, False)
     assert (loop.law.kind, loop.law.masked, loop.law.detail_over) == ("distance", 0.3, "max")
     shape = loop.network.shape
-    assert (shape.width, shape.head, shape.norm, shape.standout, shape.dropout) == (4, (4, 6), "decoder", "all", "none")
+    assert (shape.width, shape.head, shape.norm, shape.standout, shape.dropout) == (
+        4,
+        (4, 6),
+        "decoder",
+        "all",
+        "none",
+    )
     for name in shape.__dataclass_fields__.keys() & method.__dataclass_fields__.keys():
         assert getattr(shape, name) == getattr(method, name)
 
 
-# ---- what they do to a picture --------------------------------------------------------------------------------------
+# ---- what they do to a picture ----
 
 
-@pytest.mark.parametrize("name, channels, gain", [("b2g", 3, 4.0), ("b2g", 1, 3.0), ("self2self", 3, 1.8), ("zs_n2n", 3, 6.5)])
+@pytest.mark.parametrize(
+    "name, channels, gain", [("b2g", 3, 4.0), ("b2g", 1, 3.0), ("self2self", 3, 1.8), ("zs_n2n", 3, 6.5)]
+)
 def test_the_smoke_profile_denoises(name, channels, gain):
-    """On 64x64 at sigma 25; the fitted methods gain 4.6 to 4.9, 3.7 to 4.4, 2.4 to 3.4 and 7.2 to 7.7 dB over seeds."""
+    """64x64 at sigma 25; each bound in dB lies at least half a dB below the worst of three seeds."""
     clean = ASTRONAUT if channels == 3 else np.ascontiguousarray(ASTRONAUT.mean(-1))
     given = b2g.add_noise(clean, "gaussian", 25, seed=0)
     result = b2g.denoise(given, name, "smoke", progress=False)
@@ -350,9 +389,30 @@ PARTS = [  # every reading that changes what a step does, three steps each
     dict(mask="distance", pilot="average", standout_on="output", visible="none", detail_over="euclidean"),
     dict(mask="uniform", masked_layers="all", standout="all", standout_scale="quantile", decay="cosine"),
     dict(gradient_features=True, standout_scale="range", standout_below="drop", output="linear", norm="none"),
-    dict(dropout="all", standout="none", attention="half", operator="sobel", visible="detached", combine="magnitude"),
-    dict(per_channel=False, flips=False, loss_norm="all", target="hidden", combine="separate", visible="attached"),
-    dict(normaliser="self2self", dropout="half", attention="none", operator="identity", visible="detached", decay="halve"),
+    dict(
+        dropout="all",
+        standout="none",
+        attention="half",
+        operator="sobel",
+        visible="detached",
+        combine="magnitude",
+    ),
+    dict(
+        per_channel=False,
+        flips=False,
+        loss_norm="all",
+        target="hidden",
+        combine="separate",
+        visible="attached",
+    ),
+    dict(
+        normaliser="self2self",
+        dropout="half",
+        attention="none",
+        operator="identity",
+        visible="detached",
+        decay="halve",
+    ),
 ]
 
 
@@ -404,7 +464,9 @@ def test_a_killed_fit_goes_on_to_the_same_bytes(name, tmp_path, monkeypatch):
     clean = np.ascontiguousarray(ASTRONAUT[:20, :24])
     settings = dict(steps=8, clean=clean, seed=2)
     if name == "b2g":
-        settings |= dict(mask="gradient", visible="detached", refresh=3, standout_on="output", answer="passes", passes=2)
+        settings |= dict(
+            mask="gradient", visible="detached", refresh=3, standout_on="output", answer="passes", passes=2
+        )
     expected = quick(given, name, **settings)
     objective = {"zs_n2n": _PairObjective}.get(name, BlindSpotLoop)
     whole = objective.loss

@@ -16,8 +16,9 @@ BLIND2GRAD = Architecture(norm="all", attention="all", standout="half", dropout=
 SHAPES = {
     "self2self": replace(SELF2SELF, width=4, head=(4, 4)),
     "blind2grad": replace(BLIND2GRAD, width=4, head=(4, 4)),
-    "everything": replace(BLIND2GRAD, width=4, head=(4, 4), norm="decoder", standout="all", gradient_features=True,
-                          attention_between="none", standout_scale="quantile", masked_layers="all", output="linear"),
+    "everything": replace(BLIND2GRAD, width=4, head=(4, 4), norm="decoder", standout="all", output="linear",
+                          attention_between="none", standout_scale="quantile", masked_layers="all",
+                          gradient_features=True),
 }  # fmt: skip
 
 
@@ -41,18 +42,22 @@ def hide(like, hidden=0.3, seed=3):
 def layers(shape, channels):
     """(channels in, channels out, halvings) of every convolution, from the text of the architecture."""
     width, depth, (third, fourth) = shape.width, shape.depth, shape.head
-    found = [(channels, width, 0), (width, width, 0)] + [(width, width, level) for level in range(1, depth + 1)]
+    found = [(channels, width, 0), (width, width, 0)] + [
+        (width, width, level) for level in range(1, depth + 1)
+    ]
     for level in range(depth - 1, 0, -1):
         below = width if level == depth - 1 else 2 * width
         found += [(below + width, 2 * width, level), (2 * width, 2 * width, level)]
     return found + [(2 * width + channels, third, 0), (third, fourth, 0), (fourth, channels, 0)]
 
 
-# ---- size ----------------------------------------------------------------------------------------------------
+# ---- size ----
 
 
 @pytest.mark.parametrize("channels", [3, 1])
-@pytest.mark.parametrize("shape", [SELF2SELF, replace(SELF2SELF, width=24, head=(32, 16)), replace(SELF2SELF, depth=3)])
+@pytest.mark.parametrize(
+    "shape", [SELF2SELF, replace(SELF2SELF, width=24, head=(32, 16)), replace(SELF2SELF, depth=3)]
+)
 def test_the_number_of_weights(shape, channels):
     found = sum(p.numel() for p in EncoderDecoder(channels, shape).parameters())
     assert found == sum(9 * a * b + b for a, b, _ in layers(shape, channels))
@@ -62,7 +67,9 @@ def test_the_number_of_weights(shape, channels):
 
 def test_the_number_of_weights_that_the_paper_adds():
     plain = sum(p.numel() for p in EncoderDecoder(3, SELF2SELF).parameters())
-    whole = sum(p.numel() for p in EncoderDecoder(3, replace(BLIND2GRAD, gradient_features=True)).parameters())
+    whole = sum(
+        p.numel() for p in EncoderDecoder(3, replace(BLIND2GRAD, gradient_features=True)).parameters()
+    )
     normalised = sum(2 * out for _, out, _ in layers(SELF2SELF, 3)[:-1])
     attention = 4 * 2 * 96 * (96 // 4)  # one a level of the decoder, none at full resolution
     assert whole - plain == normalised + attention + 9 * 96 * 96
@@ -81,7 +88,7 @@ def test_the_cost_is_linear_in_pixels(shape):
         assert flops == round(per_pixel * height * width)
 
 
-# ---- the layout of Eq. 3.13 and 3.14 -----------------------------------------------------------------------------
+# ---- the layout of Eq. 3.13 and 3.14 ----
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -90,7 +97,9 @@ def test_the_chain_of_resolutions(name):
     for module in network.modules():
         if type(module).__name__ in ("_Encode", "_Decode"):
             module.register_forward_hook(
-                lambda _, given, answer: sizes.append(tuple((answer[0] if isinstance(answer, tuple) else answer).shape))
+                lambda _, given, answer: sizes.append(
+                    tuple((answer[0] if isinstance(answer, tuple) else answer).shape)
+                )
             )
     network(picture(64, 96), generator=twin())
     width, head = 4, 4
@@ -128,9 +137,11 @@ def test_standout_stands_where_it_is_asked_for(place, count):
 
 
 @pytest.mark.parametrize("option, value", [
-    ("attention", "deep"), ("standout", "yes"), ("dropout", "0.3"), ("norm", "layer"), ("masked_layers", "none"),
-    ("normaliser", "liu"), ("standout_scale", "log"), ("standout_below", "keep"), ("attention_between", "tanh"),
-    ("output", "tanh"), ("rate", 1.0), ("rate", -0.1), ("width", 0), ("width", -4), ("depth", 0), ("head", (0, 4)),
+    ("attention", "deep"), ("standout", "yes"), ("dropout", "0.3"), ("norm", "layer"),
+    ("normaliser", "liu"), ("standout_scale", "log"), ("standout_below", "keep"),
+    ("masked_layers", "none"), ("attention_between", "tanh"),
+    ("output", "tanh"), ("rate", 1.0), ("rate", -0.1), ("width", 0), ("width", -4),
+    ("depth", 0), ("depth", 1), ("head", (0, 4)),
 ])  # fmt: skip
 @pytest.mark.parametrize("base", ["self2self", "blind2grad"])
 def test_an_architecture_that_cannot_be_is_refused(base, option, value):
@@ -139,7 +150,7 @@ def test_an_architecture_that_cannot_be_is_refused(base, option, value):
         EncoderDecoder(3, replace(SHAPES[base], **{option: value}))
 
 
-# ---- what may be seen ------------------------------------------------------------------------------------------
+# ---- what may be seen ----
 
 
 @pytest.mark.parametrize("name", SHAPES)
@@ -179,7 +190,7 @@ def test_every_size_is_the_crop_of_the_mirrored_picture(name, size):
 
 
 def test_the_guide_lies_on_the_picture_it_guides():
-    """The output that guides T-Standout is mirrored with the picture, not stretched over its mirror images."""
+    """The output that guides T-Standout is mirrored with the picture, not stretched over its mirror."""
     network, kept = make("blind2grad", channels=1), []
     standout = network.decoder[-1].standout
     standout.register_forward_hook(lambda module, given, _: kept.append(module.keep(given[0], given[2])))
@@ -202,7 +213,7 @@ def test_more_pictures_than_one_are_answered_as_one_by_one():
     assert torch.allclose(together, apart, atol=1e-6)
 
 
-# ---- statistics, chance, derivatives ------------------------------------------------------------------------------
+# ---- statistics, chance, derivatives ----
 
 
 @pytest.mark.parametrize("name", ["blind2grad", "everything"])
@@ -213,7 +224,9 @@ def test_no_pass_leaves_statistics_to_the_next(name):
     alone = network(image, mask, twin())
     for _ in range(3):
         network(image, None, twin(5))
-    assert torch.equal(network(image, mask, twin()), alone) and torch.equal(network.eval()(image, mask, twin()), alone)
+    assert torch.equal(network(image, mask, twin()), alone) and torch.equal(
+        network.eval()(image, mask, twin()), alone
+    )
     assert not list(network.buffers())
 
 
@@ -251,7 +264,9 @@ def test_every_weight_has_a_share_in_the_answer():
     for name in SHAPES:
         network, image = make(name), picture()
         network(image, hide(image), twin()).square().sum().backward()
-        silent = [key for key, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0]
+        silent = [
+            key for key, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 0
+        ]
         assert not silent, (name, silent)
 
 
@@ -272,7 +287,9 @@ def test_the_window_normaliser_keeps_the_deep_path_alive_and_the_other_silences_
     for normaliser in ("window", "self2self"):
         network = make(replace(SELF2SELF, normaliser=normaliser))
         deepest = []
-        network.encoder[-1].register_forward_hook(lambda _, given, answer: deepest.append(float(answer[0].std())))
+        network.encoder[-1].register_forward_hook(
+            lambda _, given, answer: deepest.append(float(answer[0].std()))
+        )
         with torch.no_grad():
             network(picture(), hide(picture()), twin())
         deviations[normaliser] = deepest[0]
