@@ -65,13 +65,10 @@ def test_tensor_in_and_out(shape, dtype):
     kept = tensor.clone()
     incoming = to_batch(tensor)
     assert torch.equal(incoming.batch.flatten(), tensor.flatten().to(torch.float32) / white)
-    assert incoming.batch.ndim == 4 and incoming.batch.shape[-3:] == ((1, 17, 20) if len(shape) < 3 else shape[-3:])
+    assert incoming.batch.shape == (1,) * (4 - len(shape)) + shape
     back = incoming.restore(incoming.batch)
     assert back.dtype == dtype and back.shape == shape and back.device == tensor.device
-    if dtype == torch.float64:
-        torch.testing.assert_close(back, tensor, rtol=0, atol=6e-8)
-    else:
-        assert torch.equal(back, tensor)
+    assert torch.equal(back, tensor.float().double() if dtype == torch.float64 else tensor)
     incoming.batch.zero_(), back.zero_()
     assert torch.equal(tensor, kept), "the caller's tensor was written to"
 
@@ -220,7 +217,8 @@ def test_a_single_nan_is_counted_as_one():
 
 
 def suffixes(dtype):
-    return {"uint8": [".png", ".tif", ".bmp", ".webp", ".TIFF"], "uint16": [".png", ".tif"]}.get(dtype, [".tif"])
+    known = {"uint8": [".png", ".tif", ".bmp", ".webp", ".TIFF"], "uint16": [".png", ".tif"]}
+    return known.get(dtype, [".tif"])
 
 
 @pytest.mark.parametrize("dtype, suffix, shape", [
@@ -268,7 +266,8 @@ def test_floats_are_rounded_into_8_bits_and_kept_in_tiff(tmp_path):
 
 @pytest.mark.parametrize("image", [
     picture((1, 17, 20, 3)), torch.from_numpy(picture((17, 20, 3)).transpose(2, 0, 1).copy()),
-    torch.from_numpy(picture((17, 20, 3)).transpose(2, 0, 1).copy())[None], Image.fromarray(picture((17, 20, 3)))])
+    torch.from_numpy(picture((17, 20, 3)).transpose(2, 0, 1).copy())[None],
+    Image.fromarray(picture((17, 20, 3)))])
 def test_write_takes_what_to_batch_takes(tmp_path, image):
     write(tmp_path / "a.png", image)
     assert np.array_equal(read(tmp_path / "a.png"), picture((17, 20, 3)))
@@ -387,13 +386,15 @@ def test_a_truncated_pil_image_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name, image, word", [
     ("a.xyz", picture((17, 20)), "suffix '.xyz'"), ("a", picture((17, 20)), "suffix ''"),
-    ("a.jpg", picture((17, 20), "uint16"), ".png or .tif"), ("a.webp", picture((17, 20), "uint16"), ".png or .tif"),
+    ("a.jpg", picture((17, 20), "uint16"), ".png or .tif"),
+    ("a.webp", picture((17, 20), "uint16"), ".png or .tif"),
     ("a.bmp", picture((17, 20, 3), "uint16"), ".png or .tif"), ("no/a.png", picture((17, 20)), "folder"),
     ("a.png", picture((2, 17, 20, 3)), "one by one")])
 def test_what_cannot_be_written_is_refused_before_and_then(tmp_path, name, image, word):
-    for call in (lambda: write(tmp_path / name, image), lambda: check_writable(tmp_path / name, to_batch(image))):
-        with pytest.raises(B2GError, match=word.replace("(", "[(]")):
-            call()
+    for call, given in ((write, image), (check_writable, to_batch(image))):
+        with pytest.raises(B2GError) as caught:
+            call(tmp_path / name, given)
+        assert word in str(caught.value)
     assert os.listdir(tmp_path) == []
 
 

@@ -9,8 +9,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from b2g import add_noise, datasets, load, psnr, ssim
 from b2g.errors import B2GError
 
-needs_data = pytest.mark.skipif(
-    not os.path.isdir(os.environ.get("B2G_DATA_MIRROR", "")), reason="B2G_DATA_MIRROR names no folder of pictures")
+MIRROR = os.environ.get("B2G_DATA_MIRROR", "")
+needs_data = pytest.mark.skipif(not os.path.isdir(MIRROR), reason="B2G_DATA_MIRROR names no folder")
 
 
 def pair(shape=(24, 27, 3), seed=0):
@@ -35,14 +35,16 @@ def test_psnr_of_a_known_error():
 
 def test_psnr_agrees_with_scikit_image():
     clean, estimate = pair()
-    assert psnr(clean, estimate) == pytest.approx(peak_signal_noise_ratio(clean, estimate, data_range=1), abs=1e-5)
+    wanted = peak_signal_noise_ratio(clean, estimate, data_range=1)
+    assert psnr(clean, estimate) == pytest.approx(wanted, abs=1e-5)
 
 
 def test_clipping_and_rounding():
     clean = np.zeros((16, 16), np.float32)
     estimate = clean.copy()
     estimate[0, 0], estimate[0, 1], estimate[0, 2] = -0.3, 1.4, 0.6 / 255
-    mse = {"clip": 1 + (0.6 / 255) ** 2, "plain": 0.09 + 1.96 + (0.6 / 255) ** 2, "rounded": 1 + (1 / 255) ** 2}
+    small, level = (0.6 / 255) ** 2, (1 / 255) ** 2
+    mse = {"clip": 1 + small, "plain": 0.09 + 1.96 + small, "rounded": 1 + level}
     db = {name: -10 * math.log10(value / 256) for name, value in mse.items()}
     assert psnr(clean, estimate) == pytest.approx(db["clip"], abs=1e-5)
     assert psnr(clean, estimate, clip=False) == pytest.approx(db["plain"], abs=1e-5)
@@ -83,7 +85,8 @@ def loop_volume(clean, estimate):
 def test_ssim_2d_is_the_definition():
     clean, estimate = pair()
     assert ssim(clean, estimate) == pytest.approx(loop_2d(clean, estimate), abs=1e-6)
-    assert ssim(clean[..., 0], estimate[..., 0]) == pytest.approx(loop_2d(clean[..., :1], estimate[..., :1]), abs=1e-6)
+    wanted = loop_2d(clean[..., :1], estimate[..., :1])
+    assert ssim(clean[..., 0], estimate[..., 0]) == pytest.approx(wanted, abs=1e-6)
 
 
 def test_ssim_matlab_volume_is_the_definition():
@@ -102,8 +105,9 @@ def test_ssim_matlab_volume_of_gray_has_two_axes():
 
 def test_ssim_2d_agrees_with_scikit_image():
     clean, estimate = pair((64, 65, 3))
-    wanted = structural_similarity(clean, estimate, data_range=1, channel_axis=2, gaussian_weights=True, sigma=1.5,
-                                   use_sample_covariance=False)
+    wanted = structural_similarity(
+        clean, estimate, data_range=1, channel_axis=2, gaussian_weights=True, sigma=1.5,
+        use_sample_covariance=False)
     assert ssim(clean, estimate) == pytest.approx(wanted, abs=1e-6)
 
 
@@ -144,6 +148,13 @@ def cbm3d(name):
     noisy = add_noise(clean, "gaussian", 25, seed=0)
     estimate = bm3d.bm3d_rgb(noisy.astype(float), 25 / 255)
     return psnr(clean, estimate), ssim(clean, estimate), ssim(clean, estimate, "matlab-volume")
+
+
+@needs_data
+def test_cbm3d_on_a_part_of_house():
+    scores = cbm3d("set9/House@96")
+    assert scores[0] == pytest.approx(31.23, abs=0.02)
+    assert scores[1:] == pytest.approx([0.775, 0.968], abs=0.001)
 
 
 @needs_data

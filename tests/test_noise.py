@@ -25,7 +25,8 @@ def test_poisson_noise_is_the_frozen_stream_in_array_order():
     np.testing.assert_allclose(add_noise(clean, "poisson", 30, seed=7), wanted, rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("kind, level", [("gaussian", 25), ("gaussian", 5.5), ("poisson", 30), ("poisson", 4.5)])
+@pytest.mark.parametrize("kind, level", [
+    ("gaussian", 25), ("gaussian", 5.5), ("poisson", 30), ("poisson", 4.5)])
 def test_moments(kind, level):
     """z-tests at 5 standard errors on 196608 pixels; the test after this one shows that they have power."""
     noise = add_noise(FLAT, kind, level, seed=1).astype(float) - 0.5
@@ -86,8 +87,9 @@ def test_seeds_and_names():
 
 @pytest.mark.parametrize("arguments, word", [
     (("speckle", 25), "kind 'speckle' is not known"), (("gaussian", -1), "level -1"),
-    (("gaussian", float("nan")), "level nan"), (("gaussian", "25"), "level '25'"), (("poisson", 0), "photons"),
-    (("poisson", float("inf")), "level inf"), (("gaussian", True), "level True"), (("gaussian", 25, 0.5), "seed 0.5"),
+    (("gaussian", float("nan")), "level nan"), (("gaussian", "25"), "level '25'"),
+    (("poisson", 0), "photons"), (("poisson", float("inf")), "level inf"), (("gaussian", True), "level True"),
+    (("gaussian", 25, 0.5), "seed 0.5"),
 ])
 def test_refused(arguments, word):
     with pytest.raises(B2GError, match=word):
@@ -112,7 +114,8 @@ def test_sigma_of_flat_pictures(shape, within, sigma):
 @pytest.mark.parametrize("name", ["skimage/astronaut", "skimage/coffee", "skimage/chelsea", "skimage/rocket"])
 @pytest.mark.parametrize("sigma, within", [(10, 0.04), (25, 0.02), (50, 0.02), (100, 0.02)])
 def test_sigma_of_photographs(name, sigma, within):
-    assert estimate_sigma(add_noise(load(name), "gaussian", sigma, seed=2)) == pytest.approx(sigma, rel=within)
+    noisy = add_noise(load(name), "gaussian", sigma, seed=2)
+    assert estimate_sigma(noisy) == pytest.approx(sigma, rel=within)
 
 
 @pytest.mark.parametrize("sigma, within", [(10, 0.2), (25, 0.04), (50, 0.03), (100, 0.02)])
