@@ -45,9 +45,13 @@ class Equality:
         """Whether the sides agree within the error of the quadrature."""
         return abs(self.gap) <= self.tolerance
 
+    @property
+    def words(self) -> str:
+        """Both sides, formatted."""
+        return f"left {self.left:.6g}, right {self.right:.6g}"
+
     def __str__(self) -> str:
-        verdict = "holds" if self.holds else "fails"
-        return f"({self.equation}) left {self.left:.6g}, right {self.right:.6g}: {verdict}"
+        return f"({self.equation}) {self.words}: {'holds' if self.holds else 'fails'}"
 
 
 @dataclass(frozen=True)
@@ -84,14 +88,18 @@ class TwoSides:
         """Whether the gap is smaller than ``level`` standard errors. Read it beside :meth:`resolution`."""
         return abs(self.z) < level
 
-    def __str__(self) -> str:
-        verdict = "holds" if self.holds() else "fails"
+    @property
+    def words(self) -> str:
+        """Both sides, the gap with its error, and z, formatted."""
         # A percentage of a right side that is itself zero within the noise would mean nothing.
         share = f" = {100 * self.relative_gap:+.2f} %" if self.resolution() < 1 else ""
         return (
-            f"({self.equation}) left {self.left:.5g}, right {self.right:.5g}, "
-            f"gap {self.gap:+.2g} ± {self.standard_error:.1g}{share} (z = {self.z:+.1f}): {verdict}"
+            f"left {self.left:.4g}, right {self.right:.4g}, "
+            f"gap {self.gap:+.1e} ± {self.standard_error:.0e}{share}, z = {self.z:+.1f}"
         )
+
+    def __str__(self) -> str:
+        return f"({self.equation}) {self.words}: {'holds' if self.holds() else 'fails'}"
 
 
 def mean_of(values: Tensor) -> Estimate:
