@@ -1,5 +1,7 @@
 """Only what changed is executed, and nothing unfinished ever counts as done."""
 
+import copy
+
 import cells
 import nbformat
 import notebooks as tool
@@ -102,6 +104,16 @@ def test_normalised_drops_bars_times_and_names_of_machines():
     [code] = notebook.cells
     assert code.outputs == [kept] and code.execution_count == 1 and code.metadata == {"tags": ["a"]}
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
+
+
+def test_normalised_makes_slowly_printed_text_one_again():
+    bar = nbformat.v4.new_output("display_data", {cells.WIDGET: {}})
+    said = [nbformat.v4.new_output("stream", name=name, text=text)
+            for name, text in [("stdout", "a\n"), ("stdout", "b\n"), ("stderr", "c\n"), ("stdout", "d\n")]]
+    figure = nbformat.v4.new_output("display_data", {"text/plain": "a figure"})
+    outputs = [said[0], bar, said[1], said[2], said[3], figure, said[3]]
+    [code] = cells.normalised(nbformat.v4.new_notebook(cells=[cell("x", outputs=copy.deepcopy(outputs))])).cells
+    assert [out.get("text", "figure") for out in code.outputs] == ["a\nb\n", "c\n", "d\n", "figure", "d\n"]
 
 
 @pytest.mark.parametrize("address", ["", "https://github.com/owner/name"])
