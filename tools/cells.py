@@ -39,12 +39,24 @@ def normalised(notebook):
         cell.metadata = nbformat.from_dict({k: cell.metadata[k] for k in KEPT_METADATA if k in cell.metadata})
     for number, cell in enumerate(code_cells(notebook), 1):
         # A progress bar is of no use once the work is done, and its script would come from outside.
-        cell.outputs = [out for out in cell.outputs if WIDGET not in out.get("data", {})]
+        cell.outputs = joined(out for out in cell.outputs if WIDGET not in out.get("data", {}))
         cell.execution_count = number
         for out in cell.outputs:
             if "execution_count" in out:
                 out.execution_count = number
     return notebook
+
+
+def joined(outputs):
+    """The outputs, with text that a slow cell printed in several goes made one again."""
+    whole = []
+    for out in outputs:
+        last = whole[-1] if whole else {}
+        if out["output_type"] == "stream" == last.get("output_type") and out["name"] == last["name"]:
+            last["text"] += out["text"]
+        else:
+            whole.append(out)
+    return whole
 
 
 def setup_source(settings):

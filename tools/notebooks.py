@@ -167,10 +167,10 @@ def with_outputs(path, around):
     copy = executed_copy(path, around)
     if copy is None:
         raise SystemExit(f"book/{path.name} has changed since it was executed; run: make book")
-    notebook = normalised(nbformat.read(path, as_version=4))
+    notebook = nbformat.read(path, as_version=4)
     for cell, ran in zip(code_cells(notebook), code_cells(copy)):
         cell.outputs = ran.outputs
-    return notebook
+    return normalised(notebook)
 
 
 def stage():
