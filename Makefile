@@ -36,7 +36,7 @@ book: $(INSTALLED) $(FIRST)
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n $(JOBS)
 	$(if $(NOTEBOOKS),B2G_BUDGET=smoke $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --nbval-lax \
-	    --nbval-current-env --nbval-cell-timeout 300 -p no:warnings $(NOTEBOOKS))
+	    --nbval-current-env --nbval-cell-timeout 600 -p no:warnings $(NOTEBOOKS))
 
 install: $(INSTALLED)
 
