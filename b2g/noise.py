@@ -71,7 +71,7 @@ def estimate_sigma(noisy) -> float:
     smallest eigenvalues of the patches' covariance scatter evenly around the noise variance. The largest is
     dropped until the mean of the rest no longer exceeds their median: that mean is the variance.
     Several pictures (a batch) are taken to have the same sigma. Clipped or spatially correlated noise is
-    under-estimated.
+    under-estimated; where fine texture fills the picture, as grass does, faint noise is over-estimated.
 
     References
     ----------

@@ -124,6 +124,15 @@ def test_sigma_of_a_gray_photograph(sigma, within):
     assert estimate_sigma(noisy) == pytest.approx(sigma, rel=within)
 
 
+def test_the_stated_limits_of_the_estimate():
+    grass, photograph = load("skimage/grass"), load("skimage/astronaut")
+    assert estimate_sigma(add_noise(grass, "gaussian", 10)) > 13
+    noisy = add_noise(photograph, "gaussian", 50)
+    assert estimate_sigma(noisy.clip(0, 1)) < 47
+    blurred = (noisy + np.roll(noisy, 1, axis=0)) / 2  # its true sigma is 50 / sqrt(2)
+    assert estimate_sigma(blurred) < 0.8 * 50 / np.sqrt(2)
+
+
 def test_sigma_does_not_depend_on_the_container_or_on_brightness():
     noisy = add_noise(load("skimage/astronaut@128+170+40"), "gaussian", 25, seed=0)
     sigma = estimate_sigma(noisy)
