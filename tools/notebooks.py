@@ -186,11 +186,11 @@ def stage():
 
 
 def preview(name):
-    """Stage one page alone, with a table of contents that lists nothing else."""
+    """Stage one page with the references it cites, and a table of contents that lists nothing else."""
     [page] = chosen([name])
     folder = BUILD / "preview" / page.stem
-    mirror([page], sorted((BOOK / "_ext").glob("*.py")), folder)
-    (folder / "_toc.yml").write_text(f"format: jb-book\nroot: {page.stem}\n")
+    mirror([page, BOOK / "references.md"], sorted((BOOK / "_ext").glob("*.py")), folder)
+    (folder / "_toc.yml").write_text(f"format: jb-book\nroot: {page.stem}\nchapters:\n  - file: references\n")
 
 
 def mirror(pages, settings, folder):
