@@ -14,8 +14,11 @@ STYLE = """<style>
 .b2g-slide img{width:100%;height:auto;display:block;margin:0;image-rendering:pixelated}
 .b2g-slide [hidden]{display:none!important}
 .b2g-slide input{width:100%;margin:.4em 0 0}
-.b2g-slide output{display:block;font-weight:600;font-size:.9em}
-.b2g-slide figcaption{font-size:.85em}
+.b2g-slide output{display:block;font-weight:600;font-size:.9em;text-align:left}
+.b2g-slide figcaption{font-size:.85em;color:inherit;font-family:inherit;font-weight:inherit;
+margin-left:0;text-align:left}
+html[data-theme] .b2g-slide img{filter:none}
+html[data-theme="dark"] .bd-content div.cell_output .b2g-slide img{background:none;border-radius:0;padding:0}
 </style>"""
 
 
