@@ -5,27 +5,23 @@ the network. Every file is checked against its SHA-256 each time, wherever it co
 """
 
 import hashlib
-import http.client
 import os
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
-from b2g.errors import B2GError
-from b2g.files import replacing
+import pooch
+from requests.exceptions import RequestException
 
-_WAITS = (1.0, 3.0, 9.0)  # seconds before the second, third and fourth attempt
+from b2g.errors import B2GError
+
+_RETRIES = 3
 _TIMEOUT = 30.0  # seconds without an answer
 _BLOCK = 1 << 18
 
 
 def cache_folder() -> Path:
-    """The folder of downloads: B2G_CACHE, or b2g in the user's cache ($XDG_CACHE_HOME, else ~/.cache)."""
+    """The folder of downloads: B2G_CACHE, or b2g in the user's cache."""
     own = os.environ.get("B2G_CACHE")
-    if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "b2g"
+    return Path(own).expanduser() if own else Path(pooch.os_cache("b2g"))
 
 
 def fetch_file(file: str, sha256: str, address: str) -> Path:
@@ -46,8 +42,7 @@ def fetch_file(file: str, sha256: str, address: str) -> Path:
     if cached.is_file() and _sha256(cached) == sha256:
         return cached
     try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        _download(address, cached, sha256)
+        _download(file, sha256, address)
     except OSError as error:
         raise B2GError(f"{cached} cannot be stored ({error.strerror or error}); set B2G_CACHE to a folder "
                        "with room that you may write to") from error
@@ -72,45 +67,23 @@ def _sha256(path) -> str:
     return digest.hexdigest()
 
 
-def _download(address, target, sha256):
-    """Try a few times; the file takes its name only after its checksum was found right."""
-    for wait in (*_WAITS, None):
-        try:
-            return _download_once(address, target, sha256)
-        except _Unfetched as error:
-            if wait is None or error.final:
-                kept = target.relative_to(cache_folder()).as_posix()
-                raise B2GError(f"{address} could not be downloaded ({error}); check the network, or set "
-                               f"B2G_DATA_MIRROR to a folder that holds {kept}") from error
-            time.sleep(wait)
-
-
-class _Unfetched(Exception):
-    def __init__(self, reason, final=False):
-        super().__init__(reason)
-        self.final = final
-
-
-def _download_once(address, target, sha256):
-    request, digest = urllib.request.Request(address, headers={"User-Agent": "b2g"}), hashlib.sha256()
+def _download(file, sha256, address):
+    """A temporary file takes its name only after its checksum was found right; a failure is tried again."""
+    store = pooch.create(cache_folder(), "", registry={file: f"sha256:{sha256}"}, urls={file: address},
+                         retry_if_failed=_RETRIES)
     try:
-        answer = urllib.request.urlopen(request, timeout=_TIMEOUT)
-    except urllib.error.HTTPError as error:
-        error.close()
-        final = error.code in (401, 403, 404, 410)
-        raise _Unfetched(f"the server answers {error.code}", final) from None
-    except (OSError, http.client.HTTPException) as error:
-        raise _Unfetched(str(getattr(error, "reason", error))) from error
-    with answer, replacing(target) as stream:
-        while block := _read(answer):
-            digest.update(block)
-            stream.write(block)
-        if digest.hexdigest() != sha256:
-            raise _Unfetched("what arrived has another SHA-256: it was cut short or changed")
+        store.fetch(file, downloader=pooch.HTTPDownloader(timeout=_TIMEOUT))
+    except RequestException as error:
+        raise _unfetched(file, address, _reason(error)) from error
+    except ValueError as error:
+        raise _unfetched(file, address, "what arrives has another SHA-256: it was cut short or changed") from error
 
 
-def _read(answer) -> bytes:
-    try:
-        return answer.read(_BLOCK)
-    except (OSError, http.client.HTTPException) as error:
-        raise _Unfetched(f"the connection broke: {error}") from error
+def _reason(error) -> str:
+    answer = getattr(error, "response", None)
+    return "no answer, or the connection broke" if answer is None else f"the server answers {answer.status_code}"
+
+
+def _unfetched(file, address, reason) -> B2GError:
+    return B2GError(f"{address} could not be downloaded ({reason}); check the network, or set B2G_DATA_MIRROR to a "
+                    f"folder that holds {file}")
