@@ -104,7 +104,7 @@ class B2G(Method):
     decay_from: float = 0.5
     omega: float = 0.8
     gamma: float = 0.5
-    visible: str = "detached"
+    visible: str = "none"
     operator: str = "forward"
     combine: str = "component"
     loss_norm: str = "masked"
