@@ -84,6 +84,8 @@ def denoise(
     precision: str = "auto",
     clean=None,
     checkpoint: str | Path | None = None,
+    watch=None,
+    log_every: int | None = None,
     **settings,
 ) -> Result:
     """Denoise a picture, or several, from nothing but itself.
@@ -95,17 +97,22 @@ def denoise(
 
     ``method`` is a name (``b2g.methods.METHODS``) or a configured instance; ``profile`` and any ``settings`` (``steps=500``)
     choose its fields. ``clean`` is shown against (PSNR), never used. A killed fit goes on from ``checkpoint``.
+    ``watch`` and ``log_every`` are for studies of one training (see :class:`b2g.method.Circumstances`).
     Raises :class:`b2g.errors.B2GError` with one sentence for bad input.
     """
     configured = choose_method(method, profile, **settings)
     where = choose_device(device)
     autocast(where, precision)  # refuses an unknown precision, also for a method that makes no use of it
-    circumstances = Circumstances(device=where, seed=_whole(seed), progress=progress, precision=precision)
+    circumstances = Circumstances(
+        device=where, seed=_whole(seed), progress=progress, precision=precision, watch=watch, log_every=log_every
+    )
     if isinstance(noisy, (list, tuple)):
         return _denoise_list(noisy, configured, circumstances, clean, checkpoint)
     incoming, reference = _take_in(noisy, clean)
     if checkpoint is not None and len(incoming.batch) > 1:
         raise B2GError("checkpoint serves one picture; denoise the pictures of a batch one by one.")
+    if watch is not None and len(incoming.batch) > 1:
+        raise B2GError("watch serves one picture; denoise the pictures of a batch one by one.")
     began = time.perf_counter()
     estimates, histories = [], []
     for index, picture in enumerate(incoming.batch.split(1)):
@@ -151,6 +158,8 @@ def _denoise_list(pictures, configured: Method, circumstances: Circumstances, cl
         raise B2GError(f"clean must be a list of {len(pictures)} pictures, one for each of noisy.")
     if checkpoint is not None:
         raise B2GError("checkpoint serves one picture; denoise the pictures of a list one by one.")
+    if circumstances.watch is not None:
+        raise B2GError("watch serves one picture; denoise the pictures of a list one by one.")
     for index, picture in enumerate(pictures):  # whatever can be refused is refused before the first fit
         _take_in(picture, None if clean is None else clean[index])
     results = [
@@ -161,6 +170,7 @@ def _denoise_list(pictures, configured: Method, circumstances: Circumstances, cl
             seed=circumstances.seed if index == 0 else seed_for(circumstances.seed, index),
             progress=circumstances.progress,
             precision=circumstances.precision,
+            log_every=circumstances.log_every,
             clean=None if clean is None else clean[index],
         )
         for index, picture in enumerate(pictures)

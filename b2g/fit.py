@@ -126,15 +126,17 @@ def fit(
     progress: bool = False,
     label: str = "fit",
     log_every: int | None = None,
+    watch: Callable[[Objective, int], dict[str, float]] | None = None,
     checkpoint: Path | None = None,
     identity: str = "",
 ) -> Fit:
     """Minimise ``objective`` by Adam over ``schedule`` and return the running average and the history.
 
     ``average`` is the decay of the running mean of the objective's estimates (None: no mean is kept). ``clean`` is
-    used for the shown PSNR only. A ``checkpoint`` is written about once a minute and read at the start if its
-    ``identity`` is this run's; it is removed at the end. Raises :class:`~b2g.errors.Diverged` when the loss stops
-    being finite.
+    used for the shown PSNR only. ``watch`` is called with the objective and the number of steps done at every entry of
+    the history (every ``log_every`` steps and at the end), which takes up its numbers. A ``checkpoint`` is written
+    about once a minute and read at the start if its ``identity`` is this run's; it is removed at the end. Raises
+    :class:`~b2g.errors.Diverged` when the loss stops being finite.
     """
     if checkpoint is not None:
         _check_place(Path(checkpoint))
@@ -161,6 +163,9 @@ def fit(
                 seconds = spent + time.perf_counter() - began
                 shown = mean.value if mean is not None else estimate
                 history.append(_entry(step + 1, loss, shown, clean, seconds, label))
+                if watch is not None:
+                    with torch.no_grad():
+                        history[-1] = {**watch(objective, step + 1), **history[-1]}
                 bar.set_postfix({k: f"{v:.4g}" for k, v in history[-1].items() if k in ("loss", "psnr")}, refresh=False)
             bar.update(1)
             if checkpoint is not None and time.perf_counter() - saved > 60:

@@ -8,6 +8,7 @@ visible pixels and asks for the hidden ones; the engine in :mod:`b2g.fit` does t
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
 from typing import Callable
 
@@ -82,7 +83,8 @@ class BlindSpotLoop:
     ``loss(blind, visible, noisy, mask)`` is the method's own. ``visible`` says whether f(y) is computed each step, and
     whether the loss may change it: ``"none"`` | ``"detached"`` | ``"attached"``. The dual mask's estimate x_m
     is f(y) (``pilot="visible"``, Eq. 3.10) or the running average of the blind answers (``pilot="average"``), first taken
-    at step ``dual_from``, then every ``refresh`` steps. ``guided`` passes the last answer to T-Standout.
+    at step ``dual_from``, then every ``refresh`` steps. ``guided`` passes the last answer to T-Standout. ``readings`` says
+    to those who watch how d^g is read (``operator``, ``combine``, ``omega``); the loop itself makes no use of it.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class BlindSpotLoop:
         flips: bool = True,
         generator: torch.Generator,
         precision: str = "auto",
+        readings: dict | None = None,
     ):
         if visible not in VISIBLE:
             raise B2GError(f"visible must be one of {', '.join(VISIBLE)}, not {visible!r}.")
@@ -109,6 +112,7 @@ class BlindSpotLoop:
         self.noisy = noisy.contiguous(memory_format=torch.channels_last)
         self.visible, self.pilot, self.dual_from, self.refresh = visible, pilot, dual_from, max(1, refresh)
         self.guided, self.flips, self.generator, self.precision = guided, flips, generator, precision
+        self.readings = readings or {}
         self.answers = RunningAverage(0.95)
         self.detail: Tensor | None = None
         self.last: Tensor | None = None
@@ -155,6 +159,14 @@ class BlindSpotLoop:
     def predict(self) -> Tensor:
         """One stochastic answer f(Omega(y)) under the masks of training, ``(1, C, H, W)``."""
         return self._run(self._draw())
+
+    @torch.no_grad()
+    def look(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """A fresh mask, f(Omega(y)) and f(y), each ``(1, C, H, W)``, drawn from ``generator``: the fit never notices."""
+        aside = copy(self)
+        aside.generator = generator
+        mask = aside._draw()
+        return mask, aside._run(mask), aside._run(None)
 
     def state(self) -> dict:
         return {

@@ -12,7 +12,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Callable, ClassVar
 
 import numpy as np
 import torch
@@ -26,7 +26,9 @@ class Circumstances:
     """What a run is carried out with; none of it belongs to the method's identity.
 
     ``clean`` ``(1, C, H, W)`` is only ever shown (PSNR in the progress bar and the history), never used.
-    ``checkpoint`` names a file that a killed fit goes on from.
+    ``checkpoint`` names a file that a killed fit goes on from. ``log_every`` thins the history (None: a hundred entries).
+    ``watch`` looks on at every entry of the history, to which its numbers are added; it is given the fit's objective
+    and the number of steps done, and must leave no trace in the run (:mod:`b2g.runs.watch`).
     """
 
     device: torch.device = torch.device("cpu")
@@ -35,6 +37,8 @@ class Circumstances:
     precision: str = "auto"
     clean: Tensor | None = None
     checkpoint: Path | None = None
+    watch: Callable[[object, int], dict[str, float]] | None = None
+    log_every: int | None = None
 
     def identity(self, method: "Method", noisy: Tensor) -> str:
         """What a checkpoint belongs to: the method's identity, the seed and the picture's digest."""

@@ -322,3 +322,22 @@ def test_a_folder_that_does_not_exist_is_refused_before_the_first_step(tmp_path)
     with pytest.raises(B2GError, match="is a folder"):
         fit(objective, Schedule(3, 0.1), checkpoint=tmp_path)
     assert objective.steps == []
+
+
+# ---- watching ----
+
+
+def test_a_watch_is_asked_at_every_entry_and_its_numbers_are_taken_up():
+    objective, asked = Slope(), []
+
+    def watch(given, step):
+        assert given is objective and not torch.is_grad_enabled()
+        asked.append(step)
+        return {"weight": float(given.network.weights[0]), "loss": 99.0}
+
+    result = fit(objective, Schedule(25, 0.1), log_every=10, watch=watch)
+    assert asked == [entry["step"] for entry in result.history] == [10, 20, 25]
+    assert [entry["weight"] for entry in result.history] == pytest.approx([-1.0, -2.0, -2.5], rel=1e-4)
+    # What the fit itself says cannot be overwritten.
+    assert [entry["loss"] for entry in result.history] == pytest.approx([-2.7, -5.7, -7.2], rel=1e-4)
+    assert torch.is_grad_enabled()

@@ -180,6 +180,7 @@ class B2G(Method):
             network, noisy, self.loss, law=self.law(), visible=self.visible, pilot=self.pilot,
             dual_from=self.dual_from, refresh=self.refresh, guided=self.standout_on == "output", flips=self.flips,
             generator=torch_generator(seed_for("masks", seed), device), precision=circumstances.precision,
+            readings={"operator": self.operator, "combine": self.combine, "omega": self.omega},
         )  # fmt: skip
 
     def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
@@ -188,7 +189,8 @@ class B2G(Method):
         result = fit(
             loop, self.schedule(), average=self.average, clean=circumstances.clean, progress=circumstances.progress,
             label=self.name, checkpoint=circumstances.checkpoint,
-            identity=circumstances.identity(self, noisy),
+            identity=circumstances.identity(self, noisy), watch=circumstances.watch,
+            log_every=circumstances.log_every,
         )  # fmt: skip
         if self.answer == "average":
             return Denoised(result.average, result.history)

@@ -81,6 +81,7 @@ class Self2Self(Method):
         result = fit(
             loop, self.schedule(), average=0.99, clean=circumstances.clean,
             progress=circumstances.progress, label=self.name, checkpoint=circumstances.checkpoint,
-            identity=circumstances.identity(self, noisy),
+            identity=circumstances.identity(self, noisy), watch=circumstances.watch,
+            log_every=circumstances.log_every,
         )  # fmt: skip
         return Denoised(mean_of_passes(loop.predict, self.passes, circumstances.progress), result.history)
