@@ -1,4 +1,4 @@
-"""Tables as outputs: numbers to the right, marks that do not rest on colour, a scroll of their own on a phone."""
+"""Tables as outputs: numbers to the right, marks without colour, a scroll of their own on a phone."""
 
 import html
 from dataclasses import dataclass
@@ -110,7 +110,8 @@ def _check_row(row, header):
 
 def _is_numeric(cells):
     words = [str(cell) for cell in cells if cell is not None and getattr(cell, "kind", "") != "missing"]
-    return any(words) and all(word.lstrip("+-−±<>≤≥ ")[:1].isdigit() or word in ("", "–", "-") for word in words)
+    empty = ("", "–", "-")
+    return any(words) and all(word in empty or word.lstrip("+-−±<>≤≥ ")[:1].isdigit() for word in words)
 
 
 def _head(header, right):
