@@ -1,4 +1,4 @@
-"""The command line: ``b2g denoise | score | methods | datasets``.
+"""The command line: ``b2g denoise | score | methods | datasets | sweep | records | verify``.
 
 Exit code 0 when done, 2 with one sentence on the standard error for bad input, 130 when interrupted.
 """
@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from b2g.errors import B2GError
+from b2g.runs.command import add_commands, run_records, run_sweep, run_verify
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     datasets = commands.add_parser("datasets", help="the data sets, or the pictures of one")
     datasets.add_argument("dataset", nargs="?")
     datasets.add_argument("--fetch", action="store_true", help="fetch and verify every picture of the data set")
+    add_commands(commands)
     return parser
 
 
@@ -50,9 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        code = {"denoise": _denoise, "score": _score, "methods": _methods, "datasets": _datasets}[options.command](
-            options
-        )
+        code = _COMMANDS[options.command](options)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # a reader such as head has seen enough; nothing more is to be flushed at exit
@@ -213,6 +213,12 @@ def _datasets(options) -> int:
             datasets.fetch(name)
         print(name)
     return 0
+
+
+_COMMANDS = {
+    "denoise": _denoise, "score": _score, "methods": _methods, "datasets": _datasets,
+    "sweep": run_sweep, "records": run_records, "verify": run_verify,
+}  # fmt: skip
 
 
 if __name__ == "__main__":

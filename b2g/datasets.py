@@ -85,6 +85,25 @@ def info(name: str, part: str | None = None) -> Listed:
     return parts[part or min(parts)]  # "clean" sorts before "noisy"
 
 
+def digest(name: str) -> str:
+    """The SHA-256 that stands for a picture, from the manifest alone: of its file (a pair: of both), or its pixels."""
+    parts = _find(_split(name)[0])
+    drawn = _characters().get(_split(name)[0])
+    if drawn:
+        return drawn["pixels_sha256"]
+    sums = [parts[part].sha256 for part in sorted(parts)]
+    return sums[0] if len(sums) == 1 else hashlib.sha256("".join(sums).encode()).hexdigest()
+
+
+def size(name: str) -> tuple[int, int]:
+    """Height and width of a picture or of its crop, from the manifest alone."""
+    whole, crop = _split(name)
+    listed = info(whole)
+    if crop:
+        return crop[0], crop[0]
+    return (64, 64) if whole in _characters() else (listed.height, listed.width)
+
+
 def load(name: str) -> np.ndarray:
     """Load a clean picture, or the reference of a real-noise pair.
 

@@ -2,13 +2,18 @@
 
 import csv
 import json
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from b2g import datasets
 from b2g.errors import B2GError
+from b2g.noise import add_noise
+from b2g.runs.spec import noise_name
+from b2g.runs.store import read_folder
 
 
 def _stored(*parts):
@@ -24,6 +29,52 @@ def records(table):
     """The rows of data/records/`table`.csv as dicts, numbers as floats and the settings as a dict."""
     with _stored("records", f"{table}.csv").open(newline="", encoding="utf-8") as file:
         return [{key: _value(text) for key, text in row.items()} for row in csv.DictReader(file)]
+
+
+@cache
+def _run_tables():
+    path = _stored("records", "runs.csv")
+    return read_folder(path.parent)
+
+
+def runs():
+    """Every stored run, done or failed, as :class:`b2g.runs.record.Record`, sorted by id."""
+    return list(_run_tables()[0])
+
+
+def histories():
+    """id -> entries along the fit (``step``, ``seconds``, ``loss``, ``psnr`` and what was watched)."""
+    return dict(_run_tables()[1])
+
+
+def clean(record):
+    """The clean picture of a record's kept part, from the gallery, in [0, 1]."""
+    return picture(clean_name(record))
+
+
+def noisy(record):
+    """The noisy picture that a record began from, drawn again from its seed; not clipped unless its protocol says so.
+
+    For a run whose whole picture was kept; a part would need the noise of the whole.
+    """
+    if record.noise == "real":
+        return picture(f"{clean_name(record)[:-6]}-noisy")
+    if not whole(record):
+        raise B2GError(f"only a part of {record.picture} was kept, and its noise is that of the whole.")
+    name = noise_name(record.picture, record.noise, record.level, record.repeat)
+    drawn = add_noise(clean(record).astype(np.float32), record.noise, record.level, seed=name)
+    return drawn.clip(0, 1) if record.protocol == "clipped" else drawn
+
+
+def whole(record):
+    """Whether the kept part is the whole picture (or crop)."""
+    height, width = datasets.size(record.picture)
+    return record.kept == f"0,0,{width},{height}"
+
+
+def clean_name(record):
+    """The gallery's name of the clean picture of a record's kept part."""
+    return record.picture.replace("/", "-").replace("@", "-") + "-clean"
 
 
 def _value(text):

@@ -1,31 +1,34 @@
-r"""What happens inside a training: quantities of the paper's argument, measured at every logged step of a fit.
+r"""What happens inside a training: quantities of the paper's argument, measured at each logged step of a fit.
 
-``training(clean, noisy, seed)`` makes a function for ``b2g.denoise(noisy, watch=...)``. It knows the clean picture,
-for measuring only, draws from a generator of its own, and changes no weight and no random number of the run.
-At each look it draws a few fresh masks by the run's own law and takes f(Omega(y)) and f(y) for each, stochastic
-parts on, as in training. Values are in [0, 1], losses per masked value (see :mod:`b2g.losses`).
+``training(clean, noisy, seed)`` makes a function for ``b2g.denoise(noisy, watch=...)``. It knows the clean
+picture, for measuring only, draws from a generator of its own, and changes no weight and no random number
+of the run. At each look it draws a few fresh masks by the run's own law and takes f(Omega(y)) and f(y) for
+each, stochastic parts on, as in training. Values are in [0, 1], losses per masked value (:mod:`b2g.losses`).
 
-==============================  ======================================================================================
-``self_supervised_loss``        the loss that is trained, as configured (Eq. 3.9; Eq. 1.1 without f(y))
-``supervised_regularised_loss``  the same loss with the clean picture in the place of y
-``uniform_loss``                mean of (d^c)^2 (Eq. 1.1): the left side of Eq. 4.6
-``supervised_loss``             mean of (f(Omega(y)) - x)^2 on the same masked values (Eq. 4.6)
-``noise_masked``                mean of n^2 = (y - x)^2 on the same masked values: sigma^2, unless the mask selects (4.6)
-``slope_visible``               slope of f(y) on the noise n at fixed x, all pixels: 1 for the identity, 0 if n is ignored
-``slope_blind``                 the same of f(Omega(y)) on masked values
-``content_negative``            share of masked values with d^c < 0 (the step from Eq. 3.6 to 3.7)
-``gradient_negative_across``    share with d^g < 0, first component; ``_down``: second component (3.4, 3.7)
-``both_nonnegative``            share of (masked value, component) pairs with d^c >= 0 and d^g >= 0, as 3.7 wants of all
-``cross_term``                  E<d^c, d^g> per masked value, in the run's reading of d^g (Theorem 1, Eq. 4.5)
-``gradient_energy``             E||d^g||^2, likewise
-``gamma_star_squared``          omega^2 + 2 omega cross_term / gradient_energy: the only gamma^2 that 4.5 bears;
-                                ``gamma_star_squared_error`` its standard error over the masks
-``detail_share``                share of values in the detail set that the run's mask uses now (dual masks only)
-``distance_share``              the same of Eq. 3.1's set for x_m = f(y), whatever the law of the run
-``detail_edge``, ``distance_edge``        share of that set that is edge: top tenth of the clean picture's gradient
-``detail_outlier``, ``distance_outlier``  share of that set where |n| >= 1.6 sigma (40 levels at sigma = 25)
-``psnr_visible``, ``psnr_blind``          PSNR of f(y) and of f(Omega(y)) over the whole picture, in dB
-==============================  ======================================================================================
+Losses
+    ``self_supervised_loss``: the loss that is trained, as configured (Eq. 3.9; Eq. 1.1 without f(y));
+    ``supervised_regularised_loss``: the same with the clean picture in the place of y; ``uniform_loss``:
+    mean of (d^c)^2 (Eq. 1.1), the left side of Eq. 4.6; its two parts, on the same masked values:
+    ``supervised_loss``, mean of (f(Omega(y)) - x)^2, and ``noise_masked``, mean of n^2 = (y - x)^2, which is
+    sigma^2 unless the mask selects.
+Slopes
+    ``slope_visible``: slope of f(y) on the noise n at fixed x, all pixels: 1 for the identity, 0 where n is
+    ignored; ``slope_blind``: the same of f(Omega(y)) on masked values.
+Signs (the step from Eq. 3.6 to 3.7)
+    ``content_negative``: share of masked values with d^c < 0; ``gradient_negative_across``, ``_down``:
+    share with d^g < 0, by component (Eq. 3.4); ``both_nonnegative``: share of the pairs of masked value and
+    component with d^c >= 0 and d^g >= 0, which Eq. 3.7 claims of all.
+Theorem 1 (Eq. 4.5), per masked value, in the run's reading of d^g
+    ``cross_term``: E<d^c, d^g>; ``gradient_energy``: E||d^g||^2; ``gamma_star_squared``: omega^2 + 2 omega
+    cross_term / gradient_energy, the only gamma^2 under which 4.5 holds; ``gamma_star_squared_error``: its
+    standard error over the masks.
+Detail sets (Eq. 3.1)
+    ``detail_share``: share of values in the set that the run's mask uses now (dual masks only);
+    ``distance_share``: the same of Eq. 3.1's set at x_m = f(y), whatever the law of the run. Of each set,
+    ``_edge``: the share that is edge (top tenth of the clean picture's gradient), and ``_outlier``: the share
+    where |n| >= 1.6 sigma (40 levels at sigma = 25).
+Quality
+    ``psnr_visible``, ``psnr_blind``: PSNR of f(y) and of f(Omega(y)) over the whole picture, in dB.
 
 Source of the equations: AIMS Mathematics 10(6), 2025, Sections 3 and 4, doi 10.3934/math.2025637.
 """
@@ -54,30 +57,35 @@ DIGITS = 6  # kept of every number
 OUTLIER = 1.6  # in standard deviations: the paper's threshold of 40 at sigma = 25
 
 
-def training(clean, noisy, seed: int = 0, masks: int = MASKS) -> Callable[[BlindSpotLoop, int], dict[str, float]]:
-    """A watch for the fit of ``noisy``, measured against ``clean`` (any kind of picture that ``b2g.denoise`` takes).
+Watch = Callable[[BlindSpotLoop, int], dict[str, float]]
 
-    ``seed`` names the watch's own random numbers, which follow from it and the step alone; ``masks`` is the number
-    of masks drawn at each look. Raises B2GError for pictures of two sizes, and on a fit that draws no masks.
+
+def training(clean, noisy, seed: int = 0, masks: int = MASKS) -> Watch:
+    """A watch for the fit of ``noisy``, measured against ``clean`` (of any kind that ``b2g.denoise`` takes).
+
+    ``seed`` names the watch's own random numbers, which follow from it and the step alone; ``masks`` is the
+    number of masks drawn at each look. Raises B2GError for pictures of two sizes, and on a fit without masks.
     """
     first, second = to_batch(clean).batch, to_batch(noisy).batch
     if first.shape != second.shape or len(first) != 1:
-        raise B2GError(f"clean is {tuple(first.shape)} (B, C, H, W) but noisy is {tuple(second.shape)}: give one picture.")
+        sizes = f"clean is {tuple(first.shape)} (B, C, H, W), noisy is {tuple(second.shape)}"
+        raise B2GError(f"watch serves one picture and its clean version, of one size; {sizes}.")
 
     def watch(objective: BlindSpotLoop, step: int) -> dict[str, float]:
         if not isinstance(objective, BlindSpotLoop):
             raise B2GError("watch: this method draws no masks, so there is nothing to watch; leave it out.")
-        look = take_look(objective, first, torch_generator(seed_for("watch", seed, step), objective.noisy.device), masks)
-        numbers = losses(look, objective) | slopes(look) | signs(look, objective.readings.get("operator", "forward"))
-        numbers |= theorem(look, **objective.readings) | detail_sets(look, objective) | quality(look)
-        return {name: float(f"{value:.{DIGITS}g}") for name, value in numbers.items() if math.isfinite(value)}
+        generator = torch_generator(seed_for("watch", seed, step), objective.noisy.device)
+        look, readings = take_look(objective, first, generator, masks), objective.readings
+        numbers = losses(look, objective) | slopes(look) | signs(look, readings.get("operator", "forward"))
+        numbers |= theorem(look, **readings) | detail_sets(look, objective) | quality(look)
+        return {name: float(f"{v:.{DIGITS}g}") for name, v in numbers.items() if math.isfinite(v)}
 
     return watch
 
 
 @dataclass(frozen=True)
 class Look:
-    """Several masks (1 = kept) and the answers to them at one step, each ``(masks, C, H, W)``, and the picture twice."""
+    """Masks (1 = kept) of one step, the answers to them, and the two pictures, each ``(masks, C, H, W)``."""
 
     clean: Tensor
     noisy: Tensor
@@ -91,8 +99,8 @@ class Look:
         return self.noisy - self.clean
 
 
-def take_look(objective: BlindSpotLoop, clean: Tensor, generator: torch.Generator, masks: int = MASKS) -> Look:
-    """Draw ``masks`` masks by the objective's law and run its network on each; nothing of the objective changes."""
+def take_look(objective: BlindSpotLoop, clean: Tensor, generator: torch.Generator, masks: int) -> Look:
+    """Draw masks by the objective's law and run its network on each; nothing of the objective changes."""
     drawn = [objective.look(generator) for _ in range(masks)]
     mask, blind, visible = (torch.cat(parts).double().cpu() for parts in zip(*drawn))
     noisy = objective.noisy.double().cpu()
@@ -101,22 +109,27 @@ def take_look(objective: BlindSpotLoop, clean: Tensor, generator: torch.Generato
 
 def losses(look: Look, objective: BlindSpotLoop) -> dict[str, float]:
     """The loss as trained, that loss against the clean picture, and the three terms of Eq. 4.6."""
-    rows = [[part[None] for part in parts] for parts in zip(look.blind, look.visible, look.noisy, look.clean, look.mask)]
-    mean = lambda values: float(torch.stack(list(values)).mean())  # noqa: E731
+
+    def mean(loss: Callable, *parts: Tensor) -> float:
+        return float(torch.stack([loss(*row) for row in zip(*(part.split(1) for part in parts))]).mean())
+
+    def energy(difference: Tensor) -> float:
+        return mean(masked_mean, difference.square(), look.mask)
+
     return {
-        "self_supervised_loss": mean(objective.loss_of(f, whole, y, m) for f, whole, y, _, m in rows),
-        "supervised_regularised_loss": mean(objective.loss_of(f, whole, x, m) for f, whole, _, x, m in rows),
-        "uniform_loss": float(masked_mean((look.blind - look.noisy).square(), look.mask)),
-        "supervised_loss": float(masked_mean((look.blind - look.clean).square(), look.mask)),
-        "noise_masked": float(masked_mean(look.noise.square(), look.mask)),
+        "self_supervised_loss": mean(objective.loss_of, look.blind, look.visible, look.noisy, look.mask),
+        "supervised_regularised_loss": mean(objective.loss_of, look.blind, look.visible, look.clean, look.mask),
+        "uniform_loss": energy(look.blind - look.noisy),
+        "supervised_loss": energy(look.blind - look.clean),
+        "noise_masked": energy(look.noise),
     }
 
 
 def slope_on_noise(answer: Tensor, clean: Tensor, noise: Tensor) -> float:
-    """The coefficient of n where ``answer`` is fitted by a + b x + c n; all flat. The identity gives exactly 1.
+    """The coefficient of n where ``answer`` is fitted by a + b x + c n; all flat. The identity gives 1.
 
-    With x among the regressors the chance correlation of picture and noise drops out, so that an answer that
-    ignores the noise (a constant, or x itself) gives exactly 0.
+    With x among the regressors the chance correlation of picture and noise drops out, so that an answer
+    that ignores the noise (a constant, or x itself) gives 0.
     """
     centred = clean - clean.mean()
     energy = float(centred.square().sum())
@@ -129,7 +142,7 @@ def slopes(look: Look) -> dict[str, float]:
     """How much of the noise stays in f(y) on all values, and in f(Omega(y)) on masked values."""
     hidden = look.mask < 0.5
     return {
-        "slope_visible": slope_on_noise(look.visible.flatten(), look.clean.flatten(), look.noise.flatten()),
+        "slope_visible": slope_on_noise(*map(torch.flatten, (look.visible, look.clean, look.noise))),
         "slope_blind": slope_on_noise(look.blind[hidden], look.clean[hidden], look.noise[hidden]),
     }
 
@@ -146,11 +159,13 @@ def signs(look: Look, operator: str = "forward") -> dict[str, float]:
     return found | {"both_nonnegative": float(torch.stack(both).mean())}
 
 
-def theorem(look: Look, operator: str = "forward", combine: str = "component", omega: float = 0.8) -> dict[str, float]:
+def theorem(
+    look: Look, operator: str = "forward", combine: str = "component", omega: float = 0.8
+) -> dict[str, float]:
     """The two expectations that decide Theorem 1 (Eq. 4.5) and the gamma^2 that it needs.
 
-    ``combine="separate"`` has no sum d^c + omega d^g; it is measured as "component". The mean is over masks, at the
-    one noise of the picture. Empty where d^g vanishes: every gamma then serves.
+    ``combine="separate"`` has no sum d^c + omega d^g; it is measured as "component". The mean is over
+    masks, at the one noise of the picture. Empty where d^g vanishes: every gamma then serves.
     """
     combine = "component" if combine == "separate" else combine
     draws = Draws(look.clean[:1], look.noisy, look.mask, look.blind, look.visible, operator, combine)
