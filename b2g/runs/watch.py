@@ -116,9 +116,10 @@ def losses(look: Look, objective: BlindSpotLoop) -> dict[str, float]:
     def energy(difference: Tensor) -> float:
         return mean(masked_mean, difference.square(), look.mask)
 
+    answers = look.blind, look.visible
     return {
-        "self_supervised_loss": mean(objective.loss_of, look.blind, look.visible, look.noisy, look.mask),
-        "supervised_regularised_loss": mean(objective.loss_of, look.blind, look.visible, look.clean, look.mask),
+        "self_supervised_loss": mean(objective.loss_of, *answers, look.noisy, look.mask),
+        "supervised_regularised_loss": mean(objective.loss_of, *answers, look.clean, look.mask),
         "uniform_loss": energy(look.blind - look.noisy),
         "supervised_loss": energy(look.blind - look.clean),
         "noise_masked": energy(look.noise),
