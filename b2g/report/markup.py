@@ -9,13 +9,17 @@ from b2g.report.figures import Shown
 KINDS = ("best", "second", "doubtful", "missing")
 # The colours are the page's own, or translucent, so that light and dark pages need no second set.
 STYLE = """<style>
-.b2g-scroll{overflow-x:auto;max-width:100%;margin:.8em 0}
+.b2g-scroll{overflow-x:auto;max-width:100%;margin:.8em 0;container-type:inline-size}
 .b2g-table{border-collapse:collapse;font-size:.9em;color:inherit;background:transparent;margin:0}
 .b2g-table caption{caption-side:top;text-align:left;font-size:1em;color:inherit;padding:.2em 0 .5em}
+.b2g-table caption span{display:block;position:sticky;left:0;max-width:100cqi}
 .b2g-table th,.b2g-table td{border:0;border-bottom:1px solid rgba(128,128,128,.35);padding:.3em .6em;
 text-align:left;vertical-align:top;color:inherit;background:transparent}
 .b2g-table thead th{border-bottom:2px solid rgba(128,128,128,.7);vertical-align:bottom}
 .b2g-table tbody th{font-weight:400}
+.b2g-table .b2g-group{text-align:left;border-bottom:1px solid rgba(128,128,128,.35)}
+.b2g-table tr>th:first-child{position:sticky;left:0;z-index:1;max-width:9.5em;
+background:var(--pst-color-background,var(--jp-layout-color0,var(--colab-primary-surface-color,Canvas)))}
 .b2g-table .b2g-number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 .b2g-table .b2g-best{font-weight:700}
 .b2g-table .b2g-second{text-decoration:underline;text-underline-offset:.2em}
@@ -43,7 +47,14 @@ class Mark:
         return self.text
 
 
-def table(header, rows, caption, notes=""):
+class Lines(tuple):
+    """A cell of several lines, each text or a `Mark`."""
+
+    def __str__(self):
+        return "; ".join(map(str, self))
+
+
+def table(header, rows, caption, notes="", groups=()):
     """A table as the output of a cell.
 
     Parameters
@@ -51,12 +62,15 @@ def table(header, rows, caption, notes=""):
     header : sequence of str
         One word or two for each column.
     rows : sequence of sequences
-        Cells: text, `Mark` or None (an empty cell), one for each column; format numbers first. The first
-        column heads its row. A column whose cells all begin as numbers do is set to the right.
+        Cells: text, `Mark`, `Lines` or None (an empty cell), one for each column; format numbers first. The
+        first column heads its row and stays in sight when the table is scrolled. A column whose cells all
+        begin as numbers do is set to the right.
     caption : str
         One sentence above the table; screen readers announce it.
     notes : str
         Printed under the table, and not scrolled with it.
+    groups : sequence of (str, int)
+        Words above the header, each over so many columns.
 
     Returns
     -------
@@ -84,8 +98,8 @@ def table(header, rows, caption, notes=""):
     label = html.escape(caption.strip())
     under = f'<p class="b2g-notes">{html.escape(notes)}</p>' if notes else ""
     markup = (f'{STYLE}<div class="b2g-scroll" role="region" tabindex="0" aria-label="{label}">'
-              f'<table class="b2g-table"><caption>{label}</caption>'
-              f"<thead><tr>{_head(header, right)}</tr></thead>"
+              f'<table class="b2g-table"><caption><span>{label}</span></caption>'
+              f"<thead>{_groups(groups)}<tr>{_head(header, right)}</tr></thead>"
               f"<tbody>{''.join(_row(row, right) for row in rows)}</tbody></table></div>{under}")
     return _Table(markup, caption.strip(), _columns(header, rows), notes)
 
@@ -104,7 +118,7 @@ def _check_row(row, header):
         words = [str(cell) for cell in row]
         raise B2GError(f"The row {words} has {len(row)} cells, the header {len(header)}.")
     for cell in row:
-        if not (cell is None or isinstance(cell, (str, Mark))):
+        if not (cell is None or isinstance(cell, (str, Mark, Lines))):
             raise B2GError(f"A cell of a table is text, such as f'{{value:.2f}}', not {cell!r}.")
 
 
@@ -119,6 +133,12 @@ def _head(header, right):
                    for word, number in zip(header, right))
 
 
+def _groups(groups):
+    cells = "".join(f'<th scope="colgroup" class="b2g-group" colspan="{span}">{html.escape(words)}</th>'
+                    for words, span in groups)
+    return f"<tr>{cells}</tr>" if cells else ""
+
+
 def _row(row, right):
     first, *others = (_content(cell) for cell in row)
     cells = "".join(f"<td{_class(number)}>{cell}</td>" for cell, number in zip(others, right[1:]))
@@ -130,6 +150,8 @@ def _class(number):
 
 
 def _content(cell):
+    if isinstance(cell, Lines):
+        return "".join(f"<div>{_content(line)}</div>" for line in cell)
     if not isinstance(cell, Mark):
         return html.escape(cell or "")
     why = f' title="{html.escape(cell.why)}"' if cell.why else ""

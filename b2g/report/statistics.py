@@ -1,6 +1,6 @@
-"""How sure a mean over pictures is: paired differences, bootstrap intervals, and how many pictures would be enough.
+"""How sure a mean over pictures is: paired differences, bootstrap intervals, and how many pictures suffice.
 
-The unit is the picture: repeats of one picture share its content, so they are averaged before anything is counted.
+The unit is the picture: repeats of one picture share its content, so they are averaged before any counting.
 """
 
 import math
@@ -26,15 +26,10 @@ class Interval:
 
     @property
     def sign(self):
-        """1 or -1 where the interval lies above or below zero, 0 where it contains it, None where there is none."""
+        """1 or -1 where the interval lies above or below zero, 0 where it holds zero, None where none is."""
         if self.low is None:
             return None
         return 1 if self.low > 0 else -1 if self.high < 0 else 0
-
-
-def pair_key(record):
-    """What two runs must share to be compared: the same noisy picture, scored the same way."""
-    return record.picture, record.noise, record.level, record.repeat, record.protocol
 
 
 def paired(first, second, metric="psnr"):
@@ -67,7 +62,7 @@ def paired(first, second, metric="psnr"):
 
 
 def per_picture(keys, values):
-    """The mean value of each picture over everything else in its keys; a float64 array, one value a picture."""
+    """The mean value of each picture over all else in its keys; a float64 array, one value a picture."""
     groups = defaultdict(list)
     for key, value in zip(keys, values, strict=True):
         groups[key[0]].append(value)
@@ -90,7 +85,7 @@ def _means(records, metric):
     for record in records:
         value = getattr(record, metric)
         if record.state == "done" and value is not None:
-            groups[pair_key(record)].append(value)
+            groups[record.key].append(value)
     return {key: float(np.mean(values)) for key, values in groups.items()}
 
 
@@ -99,7 +94,7 @@ def bootstrap(values, draws=10_000, seed=0, level=0.95):
 
     Plain percentiles are too narrow for few pictures (at n = 9 a "95 %" interval covers 90 %), so they are
     expanded as Hesterberg (The American Statistician 69(4), 2015, Section 4.3) does: for normal values the
-    interval becomes Student's. Below five values even the whole range, which it then is, covers less than 95 %.
+    interval becomes Student's. Below six values even their whole range covers less than 95 %.
 
     Returns
     -------
@@ -125,7 +120,7 @@ def bootstrap(values, draws=10_000, seed=0, level=0.95):
 
 
 def expanded_level(n, level=0.95):
-    """The nominal level at which percentiles of ``n`` resampled values have the reach of Student's interval."""
+    """The nominal level at which percentiles of ``n`` resampled values reach as far as Student's interval."""
     from scipy.stats import t
 
     reach = math.sqrt(n / (n - 1)) * t.ppf((1 + level) / 2, n - 1)
@@ -144,7 +139,7 @@ def power(effect, spread, n, level=0.95):
 
 
 def pictures_needed(effect, spread, chance=0.8, level=0.95):
-    """How many pictures tell a true difference ``effect`` from zero with the given chance (normal approximation).
+    """How many pictures tell a true difference ``effect`` from zero with this chance (normal approximation).
 
     n = ((z_level + z_chance) spread / effect)^2, rounded up, and at least 2.
     """

@@ -15,8 +15,9 @@ from b2g.report.statistics import Interval, bootstrap, expanded_level, paired, p
 
 def run(picture="set9/F16", psnr=30.0, **changes):
     values = dict(picture=picture, noise="gaussian", level=25.0, repeat=0, protocol="unclipped", state="done",
-                  psnr=psnr, ssim_2d=None)  # fmt: skip
-    return SimpleNamespace(**values | changes)
+                  psnr=psnr, ssim_2d=None) | changes  # fmt: skip
+    key = tuple(values[name] for name in ("picture", "noise", "level", "repeat", "protocol"))
+    return SimpleNamespace(key=key, **values)
 
 
 # --- pairs --------------------------------------------------------------------------------------------
