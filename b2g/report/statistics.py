@@ -94,7 +94,8 @@ def bootstrap(values, draws=10_000, seed=0, level=0.95):
 
     Plain percentiles are too narrow for few pictures (at n = 9 a "95 %" interval covers 90 %), so they are
     expanded as Hesterberg (The American Statistician 69(4), 2015, Section 4.3) does: for normal values the
-    interval becomes Student's. Below six values even their whole range covers less than 95 %.
+    interval becomes Student's. Resampling n values covers at most 1 - 2^(1-n), the whole range; where that is
+    less than `level` (fewer than six values at 95 %), the interval is Student's itself.
 
     Returns
     -------
@@ -106,25 +107,31 @@ def bootstrap(values, draws=10_000, seed=0, level=0.95):
         If a value is not finite.
     """
     values = np.asarray(list(values), dtype=np.float64)
+    n, mean = len(values), float(values.mean()) if len(values) else None
     if not np.isfinite(values).all():
         raise B2GError("bootstrap takes finite values: leave the failed runs out, and count them.")
-    if len(values) < 2:
-        return Interval(float(values[0]) if len(values) else None, None, None, len(values))
+    if n < 2:
+        return Interval(mean, None, None, n)
+    if 1 - 2.0 ** (1 - n) < level:
+        reach = student_reach(n, level) * float(values.std(ddof=1)) / math.sqrt(n)
+        return Interval(mean, mean - reach, mean + reach, n)
     from scipy.stats import bootstrap as resample
 
-    with np.errstate(all="ignore"):
-        found = resample((values,), np.mean, n_resamples=draws, method="percentile", vectorized=True,
-                         confidence_level=expanded_level(len(values), level), random_state=seed)
-    low, high = found.confidence_interval
-    return Interval(float(values.mean()), float(low), float(high), len(values))
+    found = resample((values,), np.mean, n_resamples=draws, method="percentile", vectorized=True,
+                     confidence_level=expanded_level(n, level), random_state=seed).confidence_interval
+    return Interval(mean, float(found.low), float(found.high), n)
+
+
+def student_reach(n, level=0.95):
+    """How many standard errors Student's interval for the mean of ``n`` values reaches to either side."""
+    from scipy.stats import t
+
+    return float(t.ppf((1 + level) / 2, n - 1))
 
 
 def expanded_level(n, level=0.95):
     """The nominal level at which percentiles of ``n`` resampled values reach as far as Student's interval."""
-    from scipy.stats import t
-
-    reach = math.sqrt(n / (n - 1)) * t.ppf((1 + level) / 2, n - 1)
-    return 2 * NormalDist().cdf(reach) - 1
+    return 2 * NormalDist().cdf(math.sqrt(n / (n - 1)) * student_reach(n, level)) - 1
 
 
 def power(effect, spread, n, level=0.95):
