@@ -102,27 +102,34 @@ def glue(name, text):
     keep(name, text, display=False)
 
 
-_WORDS = {True: ("holds", "#1a7f37"), False: ("does not hold", "#b42318"), None: ("not judged", "#57606a")}
+# White on each of these has a contrast of at least 4.5. The three last are verdicts on the paper's claims.
+_WORDS = {True: ("holds", "#1a7f37"), False: ("does not hold", "#b42318"), None: ("not judged", "#57606a"),
+          "part": ("holds in part", "#8a5a00"), "missing": ("not yet enough runs", "#0860ca"),
+          "untestable": ("cannot be tested here", "#6639ba")}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A statement that a cell has just checked, and what came out."""
+    """A statement that a cell has just checked, and what came out: True, False, None or a key of ``_WORDS``."""
 
     label: str
-    holds: bool | None
+    holds: bool | str | None
     detail: str = ""
 
     def __repr__(self):
         return f"{_WORDS[self.holds][0]}: {self.label}" + (self.detail and f" ({self.detail})")
 
-    def _repr_html_(self):
+    @property
+    def badge(self):
+        """The outcome alone, as a coloured word."""
         word, colour = _WORDS[self.holds]
         # The colours stand here as well as in the book's stylesheet, for Jupyter and Colab have none of it.
-        badge = (f'<span class="b2g-badge" style="background:{colour};color:#fff;padding:.1em .6em;'
-                 f'border-radius:.8em;font-size:.85em;font-weight:600;white-space:nowrap">{word}</span>')
+        return (f'<span class="b2g-badge" style="background:{colour};color:#fff;padding:.1em .6em;'
+                f'border-radius:.8em;font-size:.85em;font-weight:600;white-space:nowrap">{word}</span>')
+
+    def _repr_html_(self):
         detail = f' <span style="opacity:.75">{html.escape(self.detail)}</span>' if self.detail else ""
-        return (f'<p class="b2g-verdict" style="margin:.4em 0">{badge} '
+        return (f'<p class="b2g-verdict" style="margin:.4em 0">{self.badge} '
                 f"{html.escape(self.label)}{detail}</p>")
 
 

@@ -1,0 +1,194 @@
+"""The tests that look into a fit: what was watched along it (b2g.runs.watch), what it cost, and its pictures."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from b2g.errors import B2GError
+from b2g.report import records as stored
+from b2g.report.claim_tests import choices, readings_of, shown
+from b2g.report.evidence import DECIDING, Evidence, configured, pictures, rival, words
+from b2g.report.judgement import LEAST, MISSING, Case, decide, within
+from b2g.report.statistics import per_picture
+
+# The levels that runs of Set9 have; times are averaged over them.
+LEVELS = (25, 50, 75, 100)
+
+
+def watched(evidence: Evidence, quantity, low=-np.inf, high=np.inf, steps=None, readings=DECIDING, least=3,
+            at="end"):
+    """A quantity of the training (b2g.runs.watch) lies in [low, high] at the end of the fit, or on average along it.
+
+    One value a picture: the mean over its levels and repeats.
+    """
+    cases = []
+    for reading, decides in readings_of(readings):
+        keys, values = [], []
+        for record, history in evidence.watched(reading, steps):
+            found = [entry[quantity] for entry in history if entry.get(quantity) is not None]
+            if found:
+                keys.append((record.picture,))
+                values.append(found[-1] if at == "end" else float(np.mean(found)))
+        outcome, found = within(per_picture(keys, values), low, high, least)
+        what = f"{quantity.replace('_', ' ')} {'at the end' if at == 'end' else 'along the fit'}"
+        cases.append(Case(what, outcome, shown(found, ""), found.n, reading, (), decides))
+    return [case for case in cases if case.decides or case.n]
+
+
+def tracks(evidence: Evidence, steps=None, readings=DECIDING, correlation=0.9, rise=0.05, least=3):
+    """The self-supervised and the supervised loss converge together (Figure 5).
+
+    Along the logged steps their rank correlation is at least ``correlation``, and the supervised loss ends at
+    most ``rise`` (a share) above the lowest value that it had.
+    """
+    cases = []
+    for reading, decides in readings_of(readings):
+        keys, agree, risen = [], [], []
+        for record, history in evidence.watched(reading, steps):
+            found = np.array([[entry["self_supervised_loss"], entry["supervised_loss"]] for entry in history
+                              if "supervised_loss" in entry])
+            if len(found) > 3:
+                keys.append((record.picture,))
+                agree.append(float(spearmanr(*found.T).statistic))
+                risen.append(float(found[-1, 1] / found[:, 1].min() - 1))
+        for what, values, bounds in (("rank correlation of the two losses", agree, {"low": correlation}),
+                                     ("rise of the supervised loss at the end", risen, {"high": rise})):
+            outcome, found = within(per_picture(keys, values), least=least, **bounds)
+            cases.append(Case(what, outcome, shown(found, ""), found.n, reading, (), decides))
+    return [case for case in cases if case.decides or case.n]
+
+
+def _times(evidence, method, names, level):
+    """{(picture, device, machine): mean CPU seconds} of a configured method; clock seconds on a GPU."""
+    groups = defaultdict(list)
+    for record in evidence.runs(method, names, "gaussian", level):
+        spent = record.cpu_seconds if record.device.startswith("cpu") else record.seconds
+        if spent and not record.watch:  # watching costs time of its own
+            groups[record.picture, record.device, record.machine].append(spent)
+    return {key: float(np.mean(values)) for key, values in groups.items()}
+
+
+def _ratios(evidence, first, second, where, levels):
+    """{picture: time of ``first`` over time of ``second``}: same picture, level, device and machine."""
+    found = defaultdict(list)
+    for level in levels:
+        one, other = (_times(evidence, method, pictures(where), level) for method in (first, second))
+        for key in one.keys() & other.keys():
+            found[key[0]].append(one[key] / other[key])
+    return {picture: float(np.mean(values)) for picture, values in found.items()}
+
+
+def time_exponent(evidence: Evidence, small, large, low=0.8, high=1.2, steps=None, readings=DECIDING, least=LEAST):
+    """The time of a step grows as pixels to the power of one (Eq. 3.15): the exponent lies in [low, high].
+
+    ``small`` and ``large`` are central crops of one data set; ``steps`` are those of the faithful runs on the small.
+    """
+    cases = []
+    for reading, decides in readings_of(readings):
+        rates = []
+        for where, shortened in ((small, steps), (large, None)):
+            method = configured(reading, None, shortened)
+            by_picture = defaultdict(list)
+            for level in LEVELS:
+                for (name, *machine), spent in _times(evidence, method, pictures(where), level).items():
+                    by_picture[(name.partition("@")[0], *machine)].append(spent / method.steps)
+            rates.append({key: np.mean(values) for key, values in by_picture.items()})
+        sides = [int(where.partition("@")[2]) for where in (small, large)]
+        span = 2 * math.log(sides[1] / sides[0])
+        common = sorted(rates[0].keys() & rates[1].keys())
+        outcome, found = within([math.log(rates[1][key] / rates[0][key]) / span for key in common], low, high, least)
+        cases.append(Case(f"exponent of time in pixels, {small} to {large}", outcome, shown(found, ""), found.n,
+                          reading, (), decides))
+    return [case for case in cases if case.decides or case.n]
+
+
+def time_share(evidence: Evidence, where, without, low=0.5, steps=None, readings=DECIDING, least=LEAST):
+    """Parts of the method take the larger part of the time: 1 - (time without them) / (time with them) > low."""
+    cases = []
+    for reading, decides in readings_of(readings):
+        whole, bare = configured(reading, None, steps), configured(reading, without, steps)
+        ratios = _ratios(evidence, bare, whole, where, LEVELS)
+        outcome, found = within([1 - ratio for ratio in ratios.values()], low=low, least=least)
+        lacking = evidence.shortage((whole, bare), pictures(where), "gaussian", LEVELS[0], found.n, least)
+        what = f"share of the time that {words(without)} saves"
+        lacking = lacking if outcome == MISSING else ()
+        cases.append(Case(what, outcome, shown(found, ""), found.n, reading, lacking, decides))
+    return [case for case in cases if case.decides or case.n]
+
+
+def time_ratio(evidence: Evidence, where, theirs, high=2.0, levels=LEVELS, readings=("paper",), steps=None, least=3):
+    """Ours takes at most ``high`` times the time of each rival, on the same picture and machine."""
+    cases = []
+    for reading in readings:
+        for other in theirs:
+            sides = configured(reading, None, steps), rival(reading, other, steps, levels[0])
+            ratios = _ratios(evidence, *sides, where, levels)
+            outcome, found = within(list(ratios.values()), high=high, least=least)
+            lacking = evidence.shortage(sides, pictures(where), "gaussian", levels[0], found.n, least)
+            cases.append(Case(f"time over that of {words(other)}, {where}", outcome, shown(found, "times"), found.n,
+                              reading, lacking if outcome == MISSING else ()))
+    return cases
+
+
+def _gray(picture):
+    return picture.mean(-1) if picture.ndim == 3 else picture
+
+
+def gradient_map(picture):
+    """The length of the forward differences of the gray picture."""
+    gray = np.pad(_gray(picture), ((0, 1), (0, 1)), mode="edge")
+    return np.hypot(gray[:-1, 1:] - gray[:-1, :-1], gray[1:, :-1] - gray[:-1, :-1])
+
+
+def entropy_map(picture):
+    """The entropy [bits] of the gray values in a disk of radius 5 about each pixel."""
+    from skimage.filters.rank import entropy
+    from skimage.morphology import disk
+
+    return entropy(np.rint(255 * _gray(picture).clip(0, 1)).astype(np.uint8), disk(5))
+
+
+MAPS = {"gradient": gradient_map, "entropy": entropy_map}
+
+
+def map_error(record, kind):
+    """Mean absolute difference of a map of the kept answer and of the clean picture; None where none was kept."""
+    try:
+        answer, clean = stored.picture(record.id), stored.clean(record)
+    except B2GError:
+        return None
+    return float(np.abs(MAPS[kind](answer) - MAPS[kind](clean)).mean())
+
+
+def nearer(evidence: Evidence, map, sets, theirs, ours=None, steps=None, instead=None, readings=DECIDING, least=LEAST):
+    """Our answers' gradient or entropy map is nearer to the clean picture's than theirs, in kept pictures."""
+    cases = []
+    for reading, decides in readings_of(readings):
+        for other in theirs:
+            for where, levels in sets.items():
+                case = max((_nearer(evidence, map, place, levels, configured(reading, ours, steps),
+                                    rival(reading, other, steps, levels[0]), other, least, steps, reading)
+                            for place in choices(where, reading, instead)), key=lambda case: case.n)
+                cases.append(Case(f"{map} map, {case.what}, over {words(other)}", case.outcome, case.value, case.n,
+                                  reading, (), decides))
+    return [case for case in cases if case.decides or case.n]
+
+
+def _nearer(evidence, kind, where, levels, ours, theirs, other, least, steps, reading) -> Case:
+    gains = defaultdict(list)
+    for level in levels:
+        errors = []
+        for method in (ours, rival(reading, other, steps, level)):
+            kept = [r for r in evidence.runs(method, pictures(where), "gaussian", level) if r.kept]
+            errors.append({r.picture: error for r in kept if (error := map_error(r, kind)) is not None})
+        for name in errors[0].keys() & errors[1].keys():
+            gains[name].append(1 - errors[0][name] / errors[1][name])
+    outcome, found = decide([np.mean(values) for values in gains.values()], 0.0, least)
+    return Case(where, outcome, f"error less by a share of {shown(found, '')}" if found.n else "", found.n)
+
+
+TESTS = (watched, tracks, time_exponent, time_share, time_ratio, nearer)

@@ -1,0 +1,109 @@
+"""How verdicts are shown: a table of counts, and each claim with its badge, its test and what was measured."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+
+from b2g.report.claims import KINDS, Judged, judge_all
+from b2g.report.figures import Shown
+from b2g.report.judgement import OUTCOMES
+from b2g.report.markup import STYLE, Mark, table
+from b2g.report.pages import Verdict
+
+# Only translucent colours and the page's own: light and dark pages need no second set.
+LOOK = """<style>
+.b2g-claim{border:1px solid rgba(128,128,128,.35);border-radius:6px;padding:.6em .9em;margin:.8em 0}
+.b2g-claim p{margin:.35em 0}.b2g-claim .b2g-small{font-size:.85em;opacity:.85}
+.b2g-claim summary{cursor:pointer;font-size:.9em}
+.b2g-claim .b2g-aside{opacity:.7;font-style:italic}
+</style>"""
+
+
+def overview(judged=None) -> Shown:
+    """How many claims of each kind came out how."""
+    judged = judge_all() if judged is None else judged
+    counts = Counter((each.claim.kind, each.outcome) for each in judged)
+    rows = [[KINDS[kind].partition(":")[0], *(_count(counts[kind, outcome]) for outcome in OUTCOMES),
+             _count(sum(counts[kind, outcome] for outcome in OUTCOMES))] for kind in KINDS]
+    total = Counter(each.outcome for each in judged)
+    rows.append(["All", *(_count(total[outcome]) for outcome in OUTCOMES), _count(len(judged))])
+    return table(["kind", *OUTCOMES, "claims"], rows, "The paper's claims, by kind and verdict")
+
+
+def _count(number: int):
+    return Mark("0", "missing") if number == 0 else str(number)
+
+
+def page(kind: str, judged=None) -> Shown:
+    """All claims of a kind, one under the other."""
+    those = [each for each in (judge_all() if judged is None else judged) if each.claim.kind == kind]
+    alt = "\n".join(f"{each.verdict!r}" for each in those)
+    return Shown(LOOK + STYLE + "".join(claim_markup(each) for each in those), alt)
+
+
+def claim_markup(judged: Judged) -> str:
+    """One claim as HTML."""
+    claim, verdict = judged.claim, judged.verdict
+    quoted = _small(f"In the paper’s words: “{claim.quote}”") if claim.quote else ""
+    scope = _small(_sentence(verdict.detail)) if verdict.detail else ""
+    lacking = "".join(map(_small, missing_words(judged)))
+    more = (f'<p class="b2g-small"><a href="{html.escape(claim.chapter.replace(".ipynb", ".html"))}">'
+            "The chapter that shows more</a></p>") if claim.chapter else ""
+    head = f"<p>{verdict.badge} <strong>{html.escape(claim.claim)}</strong></p>"
+    return (f'<section class="b2g-claim" id="claim-{claim.id}">{head}{_small(f"{claim.where}. By {claim.basis}.")}'
+            f'{quoted}{_small(f"Test: {claim.written}")}{scope}{_cases(judged)}{lacking}{more}</section>')
+
+
+def _small(words: str) -> str:
+    return f'<p class="b2g-small">{html.escape(words)}</p>'
+
+
+def _sentence(words: str) -> str:
+    return words[:1].upper() + words[1:] + ("" if words.endswith(".") else ".")
+
+
+def _cases(judged: Judged) -> str:
+    """The cases as a table that scrolls by itself; it starts folded where it is long."""
+    several = len({case.reading for case in judged.cases}) > 1 or any(case.reading for case in judged.cases)
+    head = ["reading"] * several + ["compared", "measured", "n", "outcome"]
+    rows = "".join(_case(case, several) for case in judged.cases)
+    titles = "".join(f'<th scope="col">{title}</th>' for title in head)
+    folded = "" if len(judged.cases) > 6 else " open"
+    label = html.escape(f"Measurements for: {judged.claim.claim}")
+    return (f"<details{folded}><summary>What was measured ({len(judged.cases)})</summary>"
+            f'<div class="b2g-scroll" role="region" tabindex="0" aria-label="{label}"><table class="b2g-table">'
+            f"<thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table></div></details>")
+
+
+def _case(case, several: bool) -> str:
+    cells = [case.what, case.value or "–", "" if case.n is None else str(case.n),
+             case.outcome + ("" if case.decides else ", shown beside")]
+    cells = [case.reading or "–"] * several + cells
+    kind = "" if case.decides else ' class="b2g-aside"'
+    first, *rest = (html.escape(cell) for cell in cells)
+    return f'<tr{kind}><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
+
+
+def missing_words(judged: Judged) -> list[str]:
+    """What runs a claim lacks and what they would cost, a sentence for each reading."""
+    found = []
+    for reading, (runs, seconds, unknown) in judged.lacking.items():
+        cost = f"about {_time(seconds)} on one CPU core" if unknown < runs else "of unknown cost"
+        partly = f", {unknown} of them of unknown cost" if 0 < unknown < runs else ""
+        named = f" for the reading {reading}" if reading else ""
+        found.append(f"Missing{named}: at least {runs} run{'s' * (runs > 1)}, {cost}{partly}.")
+    return found
+
+
+def _time(seconds: float) -> str:
+    for size, unit in ((86400 * 2, "days"), (3600 * 2, "hours"), (120, "minutes")):
+        if seconds >= size:
+            return f"{seconds / {'days': 86400, 'hours': 3600, 'minutes': 60}[unit]:.0f} {unit}"
+    return f"{max(1, seconds):.0f} seconds"
+
+
+def legend() -> Shown:
+    """The five badges, each beside its word for those who do not see colours."""
+    keys = (True, "part", False, "missing", "untestable")
+    return Shown(f"<p>{' '.join(Verdict('', key).badge for key in keys)}</p>", ", ".join(OUTCOMES))
