@@ -146,6 +146,23 @@ def worst_part(scene: Scene, label: str, rival: str, side: int = 32) -> tuple[in
     return left, top, most
 
 
+def excess(scene: Scene, label: str, rival: str) -> dict:
+    """Where the mean squared error of ``label`` above that of ``rival`` comes from; negative where it is below.
+
+    ``edges``, ``texture``, ``flat`` and ``between`` (the pixels of no region) sum to ``all``; so do ``gray`` (the
+    channels' mean) and ``colour`` (the rest).
+    """
+    found = measures.regions(scene.clean)
+    parts = {"edges": found.edges, "texture": found.texture, "flat": found.flat}
+    parts["between"] = ~(found.edges | found.texture | found.flat)
+    errors = [_planes(scene.answers[which]) - _planes(scene.clean) for which in (label, rival)]
+    ours, theirs = ((error**2).mean(-1) for error in errors)
+    found = {where: float((ours - theirs)[inside].sum()) / ours.size for where, inside in parts.items()}
+    gray, other_gray = (float((error.mean(-1) ** 2).mean()) for error in errors)
+    total = float((ours - theirs).mean())
+    return {"all": total, **found, "gray": gray - other_gray, "colour": total - (gray - other_gray)}
+
+
 def part(picture, left: int, top: int, side: int):
     """A square of a picture."""
     return picture[top:top + side, left:left + side]

@@ -120,6 +120,22 @@ def test_the_worst_part_is_where_most_is_lost(stock):
         gallery.worst_part(scene, FAST, OURS, 65)
 
 
+def test_excess_sums_to_the_difference_of_the_errors(stock):
+    scene = gallery.scenes(stock, (BM3D, OURS))[0]
+    found = gallery.excess(scene, OURS, BM3D)
+    worse, better = (((scene.answers[m] - scene.clean) ** 2).mean() for m in (OURS, BM3D))
+    assert found["all"] == pytest.approx(worse - better) and found["all"] > 0
+    assert sum(found[key] for key in ("edges", "texture", "flat", "between")) == pytest.approx(found["all"])
+    assert found["gray"] + found["colour"] == pytest.approx(found["all"])
+    flat = measures.regions(scene.clean).flat
+    by_hand = sum(((scene.answers[OURS] - scene.clean) ** 2 - (scene.answers[BM3D] - scene.clean) ** 2)[i, j].mean()
+                  for i, j in zip(*np.nonzero(flat)))
+    assert found["flat"] == pytest.approx(by_hand / flat.size)
+    scene.answers |= {BM3D: scene.clean, OURS: scene.clean + 0.05}  # gray alone
+    assert gallery.excess(scene, OURS, BM3D)["colour"] == pytest.approx(0, abs=1e-12)
+    assert gallery.excess(scene, OURS, BM3D)["gray"] == pytest.approx(0.05**2)
+
+
 def test_labels_of_profiles(stock):
     assert gallery.label_of("b2g", "faithful", steps=400) == "b2g/faithful+steps=400"
     assert gallery.available(stock) == [BM3D, FAST, OURS]
