@@ -1,0 +1,119 @@
+"""What one changed reading does to the score: pairs of stored runs that differ in that reading alone."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+
+from b2g.errors import B2GError
+from b2g.method import canonical_json
+from b2g.report.statistics import paired
+from b2g.runs.record import label
+
+# Settings of the budget: they stand in every run of a study and are no readings.
+_BUDGET = ("steps", "learning_rate", "width", "head", "answer", "average", "passes")
+
+
+@dataclass(frozen=True)
+class Ambiguity:
+    """A sentence that leaves a choice: the settings as written, as repaired, and with the part taken out.
+
+    `repaired` is None where the letter works, `ablated` where there is nothing to take out. All readings of
+    one ambiguity name the same settings.
+    """
+
+    words: str
+    written: dict
+    repaired: dict | None = None
+    ablated: dict | None = None
+
+    @property
+    def readings(self):
+        """The readings by their role, in the order of the columns."""
+        roles = {"as written": self.written, "as repaired": self.repaired, "ablated": self.ablated}
+        return {role: settings for role, settings in roles.items() if settings is not None}
+
+
+def _visible(visible, omega=0.8):
+    return {"visible": visible, "omega": omega}
+
+
+AMBIGUITIES = (
+    Ambiguity("Eq. 3.4: may the loss change f(y)?",
+              _visible("attached"), _visible("detached"), _visible("detached", 0.0)),
+    Ambiguity("Eq. 3.4 and 3.6: two components and one number",
+              {"combine": "sum", "omega": 0.8}, {"combine": "component", "omega": 0.8},
+              {"combine": "component", "omega": 0.0}),
+    Ambiguity("Eq. 3.4: the sign of the difference, f(y) held fixed",
+              {"operator": "backward", "visible": "detached"}, {"operator": "forward", "visible": "detached"}),
+    Ambiguity("Eq. 3.4: the width of the difference",
+              {"operator": "forward", "omega": 0.8}, {"operator": "sobel", "omega": 0.8}),
+    Ambiguity("Eq. 3.9: no subscript, target y-hat",
+              {"loss_norm": "all", "target": "hidden"}, {"loss_norm": "masked", "target": "noisy"}),
+    Ambiguity("Eq. 3.9: no subscript, target y",
+              {"loss_norm": "all", "target": "noisy"}, {"loss_norm": "masked", "target": "noisy"}),
+    Ambiguity("Eq. 3.1: what is detail?", {"mask": "distance"}, {"mask": "gradient"}, {"mask": "bernoulli"}),
+    Ambiguity("Eq. 3.9: the gradient term itself", {"omega": 0.8}, None, {"omega": 0.0}),
+    Ambiguity("Eq. 3.11: T-Standout itself", {"standout": "half"}, None, {"standout": "none"}),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Differences of a metric, first reading minus second, with all else equal to `base`.
+
+    `keys` and `differences` as :func:`b2g.report.statistics.paired` returns them.
+    """
+
+    base: str
+    changed: int
+    keys: list
+    differences: np.ndarray
+
+    def at(self, level):
+        """The differences at one noise level, one a picture."""
+        return np.array([d for key, d in zip(self.keys, self.differences) if key[2] == level])
+
+    @property
+    def levels(self):
+        return sorted({key[2] for key in self.keys})
+
+
+def contrasts(runs, first, second, metric="psnr", method="b2g"):
+    """Every set of pairs in `runs` whose settings are those of `first` on one side, of `second` on the other.
+
+    `first` and `second` give values to the same settings; all others are equal within a pair, and runs whose
+    others are equal form one `Contrast`. Sorted by how little the rest departs from a profile.
+
+    Raises
+    ------
+    B2GError
+        If the two readings name different settings.
+    """
+    if set(first) != set(second):
+        raise B2GError("Both readings of a contrast must give values to the same settings.")
+    sides = [defaultdict(list), defaultdict(list)]
+    for record in runs:
+        if record.method != method or record.state != "done":
+            continue
+        rest = canonical_json({key: value for key, value in record.settings.items() if key not in first})
+        for side, wanted in zip(sides, (first, second)):
+            if all(_equal(record.settings.get(key), value) for key, value in wanted.items()):
+                side[rest].append(record)
+    found = []
+    for rest in sides[0].keys() & sides[1].keys():
+        keys, differences = paired(sides[0][rest], sides[1][rest], metric)
+        if keys:
+            found.append(Contrast(*_base(sides[1][rest][0].settings, first), keys, differences))
+    return sorted(found, key=lambda contrast: (contrast.changed, contrast.base))
+
+
+def _equal(one, other):
+    return canonical_json(one) == canonical_json(other)
+
+
+def _base(settings, contrasted):
+    """Words for all but the contrasted settings, and how many of these depart from the nearest profile."""
+    title, *changes = label(settings).split("+")
+    kept = [change for change in changes if change.split("=")[0] not in (*_BUDGET, *contrasted)]
+    return ", ".join([title, *kept, f"{settings.get('steps')} steps"]), len(kept)
