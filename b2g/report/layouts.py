@@ -6,6 +6,7 @@ import io
 from collections import Counter
 
 from b2g import datasets
+from b2g.report.cells import convention
 from b2g.report.columns import GROUPS, group_of
 from b2g.report.markup import Lines, Mark, table
 
@@ -25,13 +26,18 @@ def to_html(content):
     header = ["", *(column.title for column in content.columns)]
     shown = table(header, list(_lines(content)), caption(content),
                   groups=[("", 1), *((name, groups[name]) for name in GROUPS if groups[name])])
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in notes_of(content))
+    notes = _list([*runs_of(content), *failures_of(content)])
+    notes += f"<details><summary>Protocol, data sets and columns</summary>{_list(protocol_of(content))}</details>"
     copies = "".join(
         f"<details><summary>{name}, to copy</summary>"
         f'<pre style="max-height:20em;overflow:auto;font-size:.8em">{html.escape(text)}</pre></details>'
         for name, text in (("CSV", to_csv(content)), ("LaTeX", to_latex(content))))
     return (f'{STYLE}<div class="b2g-paper-table">{shown._repr_html_()}</div>'
-            f'<ul class="b2g-notes">{notes}</ul>{copies}')
+            f"{notes}{copies}")
+
+
+def _list(notes):
+    return f'<ul class="b2g-notes">{"".join(f"<li>{html.escape(note)}</li>" for note in notes)}</ul>'
 
 
 def caption(content):
@@ -43,21 +49,34 @@ def caption(content):
 
 
 def notes_of(content):
-    """What must be known to read the table, as sentences; the failures last."""
+    """All that must be known to read the table, as sentences."""
+    return [*protocol_of(content), *runs_of(content), *failures_of(content)]
+
+
+def protocol_of(content):
+    """How noise, answers and scores were treated; what the data sets and the columns are."""
     yield "The noisy pictures are not clipped. Answers are clipped to [0, 1] and not rounded."
     if content.metric == "ssim":
         yield ("SSIM: 2-D is the usual measure, channel by channel; volume is what MATLAB's ssim gives "
-               "for a colour picture handed to it as an array of three dimensions; most printed values of Set9 "
-               "are of that kind.")
+               "for a colour picture handed to it as an array of three dimensions; most printed values of "
+               "Set9 are of that kind.")
     yield ("An interval says how far the mean would move with other pictures of the kind (percentile "
            "bootstrap over pictures). A difference is given only where ours is the mean over the whole set.")
     yield "Where nothing was run, the time is an estimate for one CPU thread, from other runs of the method."
-    yield f"Runs: {content.devices or 'none yet'}. A cell whose runs differ in device or precision says so."
     for name in dict.fromkeys(row.dataset for row in content.rows):
         yield from (f"{name}: {known.title}." for known in datasets.describe() if known.dataset == name)
         if not any(row.names for row in content.rows if row.dataset == name):
             yield f"{name}: the package has no such set, so its printed values stand alone."
     yield from (f"{column.title}: {column.note}." for column in content.columns if column.note)
+
+
+def runs_of(content):
+    """How many runs there are, and where they were made."""
+    yield f"Runs: {content.devices or 'none yet'}. A cell whose runs differ in device or precision says so."
+
+
+def failures_of(content):
+    """Every failed run with its reason."""
     for (row, column), cell in content.cells.items():
         yield from (f"Failed: {column.title}, {row.title}: {why}." for why in cell.failed)
 
@@ -71,8 +90,6 @@ def _lines(content):
 
 
 def _cell(content, row, column):
-    from b2g.report.tables import convention
-
     cell = content.cells[row, column]
     first, *other = convention(content.metric, row.dataset)
     lines = [f"printed {cell.text}"] if cell.text else []
@@ -119,8 +136,6 @@ def _digits(metric):
 
 def to_csv(content):
     """One line for each cell, with every number the other layouts show, unrounded."""
-    from b2g.report.tables import convention
-
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)

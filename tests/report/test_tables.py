@@ -14,7 +14,7 @@ from b2g.errors import B2GError
 from b2g.methods import METHODS
 from b2g.report import layouts
 from b2g.report.printed import printed
-from b2g.report.tables import build
+from b2g.report.tables import build, chosen, pairs
 from b2g.runs.record import Record
 from b2g.runs.spec import specify
 
@@ -170,6 +170,41 @@ def test_what_is_missing_is_summed_over_whole_pictures():
     count, seconds, unknown = table.missing()
     assert (count, unknown) == (6 + 9, 9)
     assert seconds == pytest.approx(cell(table, "Set9, σ = 25", "BM3D").seconds)
+
+
+@pytest.mark.parametrize("value, expected", [([], ["a", 25.0]), ('["a"]', ["a"]), ("a", ["a"]), ([25], [25]), ("[25]", [25])])
+def test_names_come_as_a_list_or_as_papermills_text(value, expected):
+    assert chosen(value, ("a", 25.0), "level") == expected
+    with pytest.raises(B2GError, match="no level 'b' here: choose from a, 25.0"):
+        chosen(["b"], ("a", 25.0), "level")
+
+
+def test_its_plan_fills_it():
+    from b2g.runs.plan import make_plan
+
+    def table(records):
+        return build(2, records, names=["set9"], levels=[25.0], methods=["BM3D", "fast", "B2G, paper", "DIP"])
+
+    plan = make_plan("all", list(table([]).blocks(repeats=(0, 1))))
+    assert len(plan.tasks) == 2 * 9 * 3
+    records = [Record.of(task.run, psnr=30.0 + task.run.repeat, device="cpu") for task in plan.tasks]
+    assert {found.ours.n for (_, c), found in table(records).cells.items() if c.method} == {9}
+    assert {found.ours.mean for (_, c), found in table(records).cells.items() if c.method} == {30.5}
+    one = make_plan("one", list(table([]).blocks(profile="fast", pictures=2)))
+    assert [(t.run.picture, t.run.configured()) for t in one.tasks] == [(n, B2G.profile("fast")) for n in SET9[:2]]
+
+
+def test_two_columns_are_compared_picture_by_picture():
+    rng = np.random.default_rng(2)
+    scene, gain = rng.normal(30, 3, 9), rng.normal(0.5, 0.05, 9)
+    records = [run(name, GIVEN, scene[i]) for i, name in enumerate(SET9)]
+    records += [run(name, B2G.profile("fast"), scene[i] + gain[i]) for i, name in enumerate(SET9[:7])]
+    records += [run(SET9[0], B2G.profile("best"))]  # one picture has no interval, and no row
+    [(row, column, found)] = pairs(build(2, records), records)
+    assert (plain(row.title), column.title, found.n, found.sign) == ("Set9, σ = 25", "fast", 7, 1)
+    assert found.mean == pytest.approx(gain[:7].mean(), rel=1e-9)
+    means = build(2, records)  # while the means themselves cannot be told apart
+    assert cell(means, "Set9, σ = 25", "BM3D").ours.high > cell(means, "Set9, σ = 25", "fast").ours.low
 
 
 # --- the layouts --------------------------------------------------------------------------------------
