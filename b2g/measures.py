@@ -24,9 +24,10 @@ _FINE, _COARSE = 1.5, 4.0  # standard deviations in pixels of what is taken away
 
 @dataclass(frozen=True)
 class Regions:
-    """Three sets of pixels of a picture, boolean ``(H, W)``, without overlap; the rest belongs to none."""
+    """Sets of pixels of a picture, boolean ``(H, W)``, without overlap: edges, what touches them, and two of the rest."""
 
     edges: np.ndarray
+    beside: np.ndarray
     texture: np.ndarray
     flat: np.ndarray
 
@@ -97,11 +98,12 @@ def regions(clean) -> Regions:
     """
     gradient = gradient_map(clean)
     edges = (gradient > 0) & (gradient >= np.quantile(gradient, 1 - EDGES))
-    apart = ~binary_dilation(edges, np.ones((_WINDOW, _WINDOW)))
+    near = binary_dilation(edges, np.ones((_WINDOW, _WINDOW)))
+    apart = ~near
     spread = _spread(luminance(clean))
     low, high = np.quantile(spread[apart], (TEXTURE, 1 - TEXTURE)) if apart.any() else (0.0, 0.0)
     flat = apart & (spread <= low)
-    return Regions(edges, apart & (spread >= high) & ~flat, flat)
+    return Regions(edges, near & ~edges, apart & (spread >= high) & ~flat, flat)
 
 
 def edge_error(clean, estimate) -> EdgeError:

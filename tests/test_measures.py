@@ -93,6 +93,7 @@ def test_regions_are_the_definition(clean):
         apart[i, j] = not any(found.edges[at] for at in around)
         spread[i, j] = np.var([plane[at] for at in around])
     assert 0.3 < apart.mean() < 0.9
+    assert np.array_equal(found.edges | found.beside, ~apart) and not (found.edges & found.beside).any()
     for region in (found.texture, found.flat):
         assert not (region & ~apart).any()
         assert region.sum() == pytest.approx(0.3 * apart.sum(), abs=2)

@@ -146,18 +146,21 @@ def worst_part(scene: Scene, label: str, rival: str, side: int = 32) -> tuple[in
     return left, top, most
 
 
+def areas(clean) -> dict:
+    """The sets of `b2g.measures.regions` by name, boolean ``(H, W)``, and ``other``: together every pixel once."""
+    found = dict(vars(measures.regions(clean)))
+    return found | {"other": ~np.logical_or.reduce(list(found.values()))}
+
+
 def excess(scene: Scene, label: str, rival: str) -> dict:
     """Where the mean squared error of ``label`` above that of ``rival`` comes from; negative where it is below.
 
-    ``edges``, ``texture``, ``flat`` and ``between`` (the pixels of no region) sum to ``all``; so do ``gray`` (the
-    channels' mean) and ``colour`` (the rest).
+    The sets of `areas` sum to ``all``; so do ``gray`` (the channels' mean) and ``colour`` (the rest).
     """
-    found = measures.regions(scene.clean)
-    parts = {"edges": found.edges, "texture": found.texture, "flat": found.flat}
-    parts["between"] = ~(found.edges | found.texture | found.flat)
     errors = [_planes(scene.answers[which]) - _planes(scene.clean) for which in (label, rival)]
     ours, theirs = ((error**2).mean(-1) for error in errors)
-    found = {where: float((ours - theirs)[inside].sum()) / ours.size for where, inside in parts.items()}
+    found = {where: float((ours - theirs)[inside].sum()) / ours.size
+             for where, inside in areas(scene.clean).items()}
     gray, other_gray = (float((error.mean(-1) ** 2).mean()) for error in errors)
     total = float((ours - theirs).mean())
     return {"all": total, **found, "gray": gray - other_gray, "colour": total - (gray - other_gray)}

@@ -125,13 +125,14 @@ def test_excess_sums_to_the_difference_of_the_errors(stock):
     found = gallery.excess(scene, OURS, BM3D)
     worse, better = (((scene.answers[m] - scene.clean) ** 2).mean() for m in (OURS, BM3D))
     assert found["all"] == pytest.approx(worse - better) and found["all"] > 0
-    assert sum(found[key] for key in ("edges", "texture", "flat", "between")) == pytest.approx(found["all"])
+    assert sum(found[key] for key in ("edges", "beside", "texture", "flat", "other")) == pytest.approx(found["all"])
     assert found["gray"] + found["colour"] == pytest.approx(found["all"])
+    assert sum(area.astype(int) for area in gallery.areas(scene.clean).values()).tolist() == [[1] * 64] * 64
     flat = measures.regions(scene.clean).flat
     by_hand = sum(((scene.answers[OURS] - scene.clean) ** 2 - (scene.answers[BM3D] - scene.clean) ** 2)[i, j].mean()
                   for i, j in zip(*np.nonzero(flat)))
     assert found["flat"] == pytest.approx(by_hand / flat.size)
-    scene.answers |= {BM3D: scene.clean, OURS: scene.clean + 0.05}  # gray alone
+    scene.answers.update({BM3D: scene.clean, OURS: scene.clean + 0.05})  # gray alone
     assert gallery.excess(scene, OURS, BM3D)["colour"] == pytest.approx(0, abs=1e-12)
     assert gallery.excess(scene, OURS, BM3D)["gray"] == pytest.approx(0.05**2)
 
