@@ -1,7 +1,7 @@
 """Bring a listed file to this machine, whole and with the right checksum, or say in one sentence why not.
 
 Looked for in this order: the folder B2G_DATA_MIRROR, read in place; the cache, B2G_CACHE or the user's own;
-the network. Every file is checked against its SHA-256 each time, wherever it comes from.
+the network, unless B2G_OFFLINE is set. Every file is checked against its SHA-256 each time, wherever it comes from.
 """
 
 import hashlib
@@ -41,6 +41,8 @@ def fetch_file(file: str, sha256: str, address: str) -> Path:
     cached = cache_folder() / file
     if cached.is_file() and _sha256(cached) == sha256:
         return cached
+    if os.environ.get("B2G_OFFLINE"):
+        raise _unfetched(file, address, "B2G_OFFLINE is set")
     try:
         _download(file, sha256, address)
     except OSError as error:

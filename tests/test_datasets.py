@@ -335,3 +335,12 @@ def test_every_mirrored_file_loads():
                 picture = (load if part == "clean" else load_noisy)(name)
                 assert picture.shape[:2] == (entry.height, entry.width) and picture.dtype == np.float32
                 assert 0 <= picture.min() <= picture.max() <= 1
+
+
+def test_offline_nothing_is_asked_of_the_network(monkeypatch, tmp_path):
+    monkeypatch.setenv("B2G_OFFLINE", "1")
+    monkeypatch.setenv("B2G_CACHE", str(tmp_path))
+    monkeypatch.delenv("B2G_DATA_MIRROR", raising=False)
+    monkeypatch.setattr("b2g.fetch._download", lambda *words: pytest.fail("it asked"))
+    with pytest.raises(B2GError, match="B2G_OFFLINE is set"):
+        load("set9/House")

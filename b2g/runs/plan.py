@@ -110,7 +110,8 @@ def _pictures(block) -> list[str]:
     names = datasets.names(wanted) if isinstance(wanted, str) and "/" not in wanted else wanted
     names = [names] if isinstance(names, str) else list(names)
     if take:
-        names = [names[(i * len(names)) // take] for i in range(min(take, len(names)))]
+        take = min(take, len(names))
+        names = [names[i * len(names) // take] for i in range(take)]
     return [f"{name}@{crop}" if crop else name for name in names]
 
 

@@ -1,0 +1,43 @@
+"""What a run would cost, from records of its like."""
+
+import pytest
+
+from b2g.methods import METHODS
+from b2g.runs import Record, specify
+from b2g.runs.cost import Costs, estimate_seconds, pixels, spoken
+from b2g.runs.plan import make_plan
+
+FAST = METHODS["b2g"].profile("fast")
+
+
+def record(crop, steps, seconds, **outcome):
+    run = specify(f"skimage/astronaut@{crop}", FAST.changed(steps=steps))
+    return Record.of(run, **{"cpu_seconds": seconds, "seconds": seconds, "device": "cpu"} | outcome)
+
+
+def test_linear_in_steps_and_pixels_from_the_nearest_size():
+    records = [record(64, 100, 4.0), record(128, 100, 10.0), record(128, 200, 22.0)]
+    rate = (10 / 100 + 22 / 200) / 2 / 128**2  # the median of two is their mean
+    assert estimate_seconds(FAST, 256**2, records) == pytest.approx(rate * 256**2 * 1000)
+    assert estimate_seconds(FAST.changed(omega=0.1), 64**2, records) == pytest.approx(4.0 * 10)
+
+
+def test_what_was_never_run_has_no_price():
+    assert estimate_seconds(METHODS["bm3d"](), 64**2, [record(64, 100, 4.0)]) is None
+    assert estimate_seconds(FAST, 64**2, [record(64, 100, 4.0, state="diverged")]) is None
+    assert estimate_seconds(FAST, 64**2, [record(64, 100, 4.0)], device="cuda") is None
+
+
+def test_the_price_of_tasks():
+    plan = make_plan("t", [{"pictures": "skimage/coffee", "crop": 64, "methods": [{"b2g/fast": {"steps": 50}}, "bm3d"]}])
+    assert Costs([record(64, 100, 4.0)]).of_tasks(plan.tasks) == (pytest.approx(2.0), 1)
+
+
+def test_pixels_come_from_the_manifest():
+    assert pixels("set9/F16") == 512 * 512 and pixels("set9/F16@100+1+2") == 100 * 100
+
+
+@pytest.mark.parametrize("seconds, words", [(4.2, "4 s"), (99, "99 s"), (150, "2 min"), (9000, "2.5 h"),
+                                            (100_000, "28 h"), (400_000, "5 days")])  # fmt: skip
+def test_durations_are_spoken(seconds, words):
+    assert spoken(seconds) == words
