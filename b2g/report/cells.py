@@ -4,7 +4,6 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from b2g import datasets
-from b2g.errors import B2GError
 from b2g.method import canonical_json
 from b2g.report.statistics import Interval, bootstrap, paired, picture_means
 
@@ -64,19 +63,6 @@ def convention(metric, dataset):
         return ("psnr",)
     both = ("ssim_2d", "ssim_matlab_volume")
     return both[::-1] if dataset in VOLUME else both
-
-
-def pictures_of(dataset):
-    """Names of a data set's pictures that have a clean one; none where the package has no such set."""
-    known = [d.dataset for d in datasets.describe()]
-    return tuple(name for name in datasets.names(dataset) if _has_clean(name)) if dataset in known else ()
-
-
-def _has_clean(name):
-    try:
-        return bool(datasets.info(name, "clean"))
-    except B2GError:
-        return False  # a noisy picture without a reference cannot be scored
 
 
 class Found:

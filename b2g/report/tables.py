@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 from b2g.errors import B2GError
 from b2g.report import layouts
-from b2g.report.cells import Found, Row, pictures_of
+from b2g.report.cells import Found, Row
 from b2g.report.columns import Column, columns_of
+from b2g.report.evidence import pictures
 from b2g.report.printed import printed
 
 NUMBERS = (2, 3, 4, 5)
@@ -137,15 +138,15 @@ def _rows(number, lines, records):
         crops[record.dataset, record.noise, record.level].add(record.picture.partition("@")[2])
     for line in {line.row: line for line in lines}.values():
         name, noise, level = line.our_dataset, line.noise, level_of(line.level)
-        at, pictures = f"{SIGN.get(noise, '')}{line.level}", pictures_of(name)
-        yield Row(f"{line.dataset}, {at}", name, noise, level, pictures)
+        at = f"{SIGN.get(noise, '')}{line.level}"
+        yield Row(f"{line.dataset}, {at}", name, noise, level, pictures(name))
         for crop in sorted(crops[name, noise, level] - {""}, key=lambda text: int(text.split("+")[0])):
             where = "crops" if "+" in crop else "central crops"
             size = "×".join([crop.split("+")[0]] * 2)
-            names = tuple(f"{picture}@{crop}" for picture in pictures)
+            names = pictures(f"{name}@{crop}")
             yield Row(f"{line.dataset}, {size} {where}, {at}", name, noise, level, names, crop)
     for name in BESIDE.get(number, ()):
         if crops[name, "real", 0.0]:
-            yield Row(f"{name}, not in the paper's tables", name, "real", 0.0, pictures_of(name))
+            yield Row(f"{name}, not in the paper's tables", name, "real", 0.0, pictures(name))
 
 
