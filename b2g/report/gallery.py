@@ -129,13 +129,14 @@ def scenes(rows, labels, **conditions) -> list[Scene]:
     return found
 
 
-def worst_part(scene: Scene, label: str, rival: str, side: int = 32) -> tuple[int, int, float]:
+def worst_part(scene: Scene, label: str, rival: str, side: int = 32, within=None) -> tuple[int, int, float]:
     """The square where ``label`` loses most to ``rival``: left, top, and the difference of mean squared errors.
 
-    Squares stand half their side apart; a negative difference says that it loses nowhere.
+    Squares stand half their side apart; a negative difference says that it loses nowhere. Of pixels outside
+    ``within``, boolean ``(H, W)``, the errors do not count.
     """
     ours, theirs = ((_planes(scene.answers[which]) - _planes(scene.clean)) ** 2 for which in (label, rival))
-    difference = (ours - theirs).mean(-1)
+    difference = (ours - theirs).mean(-1) * (1.0 if within is None else within)
     height, width = difference.shape
     if side > min(height, width):
         raise B2GError(f"a square of {side} pixels does not fit into {scene.title}, which is {width} x {height}")

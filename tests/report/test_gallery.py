@@ -115,6 +115,9 @@ def test_the_worst_part_is_where_most_is_lost(stock):
     ours, theirs = (((scene.answers[m] - scene.clean)[cut] ** 2).mean() for m in (OURS, FAST))
     assert lost == pytest.approx(ours - theirs) and lost > 0.05
     assert gallery.worst_part(scene, FAST, OURS, 64)[2] < 0
+    elsewhere = np.ones((64, 64), bool)
+    elsewhere[cut] = False
+    assert gallery.worst_part(scene, OURS, FAST, 16, elsewhere)[2] == 0
     assert np.array_equal(gallery.part(scene.clean, 48, 16, 16), scene.clean[cut])
     with pytest.raises(B2GError, match="does not fit"):
         gallery.worst_part(scene, FAST, OURS, 65)
