@@ -14,6 +14,7 @@ from b2g.errors import B2GError
 from b2g.noise import add_noise
 from b2g.runs.spec import noise_name
 from b2g.runs.store import read_folder
+from b2g.runs.work import clean_name, noisy_name
 
 
 def _stored(*parts):
@@ -53,28 +54,16 @@ def clean(record):
 
 
 def noisy(record):
-    """The noisy picture that a record began from, drawn again from its seed; not clipped unless its protocol says so.
+    """The noisy picture of a record's kept part, in [0, 1] where it was kept, else drawn again and not clipped.
 
-    For a run whose whole picture was kept; a part would need the noise of the whole.
+    It was kept for real noise and where a part was cut out, since the noise is that of the whole.
     """
-    if record.noise == "real":
-        return picture(f"{clean_name(record)[:-6]}-noisy")
-    if not whole(record):
-        raise B2GError(f"only a part of {record.picture} was kept, and its noise is that of the whole.")
+    height, width = datasets.size(record.picture)
+    if record.noise == "real" or record.kept != f"0,0,{width},{height}":
+        return picture(noisy_name(record))
     name = noise_name(record.picture, record.noise, record.level, record.repeat)
     drawn = add_noise(clean(record).astype(np.float32), record.noise, record.level, seed=name)
     return drawn.clip(0, 1) if record.protocol == "clipped" else drawn
-
-
-def whole(record):
-    """Whether the kept part is the whole picture (or crop)."""
-    height, width = datasets.size(record.picture)
-    return record.kept == f"0,0,{width},{height}"
-
-
-def clean_name(record):
-    """The gallery's name of the clean picture of a record's kept part."""
-    return record.picture.replace("/", "-").replace("@", "-") + "-clean"
 
 
 def _value(text):

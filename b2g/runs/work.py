@@ -129,18 +129,28 @@ def eight_bits(picture) -> np.ndarray:
 def _kept(run: Run, clean, noisy, estimate) -> tuple[dict[str, bytes], dict]:
     """The middle of the answer and of the clean picture as PNG, and what the record says of it.
 
-    The noisy picture is drawn again from its seed where it is wanted, and kept only where it has none.
+    The noisy picture can be drawn again from its seed, so it is kept only where it has none or was cut.
     """
     height, width = (min(side, LARGEST_KEPT) for side in clean.shape[:2])
     top, left = (clean.shape[0] - height) // 2, (clean.shape[1] - width) // 2
     part = np.s_[top : top + height, left : left + width]
     pixels = eight_bits(estimate[part])
     score = round(b2g.psnr(clean[part], pixels / 255.0), 4)
-    slug = run.picture.replace("/", "-").replace("@", "-")
-    pictures = {run.id: png(pixels, run.id), f"{slug}-clean": png(eight_bits(clean[part]), f"{run.picture}, clean")}
-    if run.noise == "real":
-        pictures[f"{slug}-noisy"] = png(eight_bits(noisy[part]), f"{run.picture}, noisy")
+    pictures = {run.id: png(pixels, run.id), clean_name(run): png(eight_bits(clean[part]), f"{run.picture}, clean")}
+    if run.noise == "real" or (height, width) != clean.shape[:2]:
+        pictures[noisy_name(run)] = png(eight_bits(noisy[part]), f"{run.picture}, noisy")
     return pictures, {"kept": f"{left},{top},{width},{height}", "psnr_kept": score}
+
+
+def clean_name(run) -> str:
+    """The gallery's name of the clean picture that a run or a record belongs to."""
+    return run.picture.replace("/", "-").replace("@", "-") + "-clean"
+
+
+def noisy_name(run) -> str:
+    """The gallery's name of its noisy picture."""
+    slug = run.picture.replace("/", "-").replace("@", "-")
+    return f"{slug}-{run.noise}-{run.level:g}-{run.repeat}-noisy"
 
 
 def png(pixels: np.ndarray, identity: str) -> bytes:
