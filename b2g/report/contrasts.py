@@ -7,6 +7,7 @@ import numpy as np
 
 from b2g.errors import B2GError
 from b2g.method import canonical_json
+from b2g.report.markup import Lines, Mark
 from b2g.report.statistics import paired
 from b2g.runs.record import label
 
@@ -44,8 +45,9 @@ AMBIGUITIES = (
     Ambiguity("Eq. 3.4 and 3.6: two components and one number",
               {"combine": "sum", "omega": 0.8}, {"combine": "component", "omega": 0.8},
               {"combine": "component", "omega": 0.0}),
-    Ambiguity("Eq. 3.4: the sign of the difference, f(y) held fixed",
-              {"operator": "backward", "visible": "detached"}, {"operator": "forward", "visible": "detached"}),
+    Ambiguity("Eq. 3.4: the sign of the difference (f(y) fixed)",
+              {"operator": "backward", "visible": "detached"},
+              {"operator": "forward", "visible": "detached"}),
     Ambiguity("Eq. 3.4: the width of the difference",
               {"operator": "forward", "omega": 0.8}, {"operator": "sobel", "omega": 0.8}),
     Ambiguity("Eq. 3.9: no subscript, target y-hat",
@@ -117,3 +119,51 @@ def _base(settings, contrasted):
     title, *changes = label(settings).split("+")
     kept = [change for change in changes if change.split("=")[0] not in (*_BUDGET, *contrasted)]
     return ", ".join([title, *kept, f"{settings.get('steps')} steps"]), len(kept)
+
+
+HEADER = ("sentence", "all else as", "as written", "as repaired", "ablated", "sigma",
+          "written − repaired", "written − ablated", "repaired − ablated")  # fmt: skip
+_PAIRS = (("as written", "as repaired"), ("as written", "ablated"), ("as repaired", "ablated"))
+
+
+def ambiguity_rows(runs, ambiguities=AMBIGUITIES):
+    """Rows for :func:`b2g.report.markup.table` under `HEADER`: one for each ambiguity and profile with pairs.
+
+    A difference is the mean over pictures in dB, with its range and their number. An ambiguity without any pair
+    has one row that says so.
+    """
+    rows = []
+    for ambiguity in ambiguities:
+        readings = ambiguity.readings
+        words = [_words(readings.get(role)) for role in ("as written", "as repaired", "ablated")]
+        bases: dict = defaultdict(dict)
+        for pair in _PAIRS:
+            if all(role in readings for role in pair):
+                for contrast in contrasts(runs, *(readings[role] for role in pair)):
+                    if contrast.changed == 0:
+                        bases[contrast.base.removeprefix("b2g/")][pair] = contrast
+        for base, found in sorted(bases.items()):
+            levels = sorted({level for contrast in found.values() for level in contrast.levels})
+            cells = [Lines(_difference(found.get(pair), level) for level in levels) for pair in _PAIRS]
+            rows.append([ambiguity.words, base, *words, Lines(f"{level:g}" for level in levels), *cells])
+        if not bases:
+            rows.append([ambiguity.words, Mark("no pair stored yet", "missing"), *words, "", "–", "–", "–"])
+    return rows
+
+
+def _words(settings):
+    if settings is None:
+        return "–"
+    return Lines(f"{key} = {value:g}" if isinstance(value, float) else f"{key} = {value}"
+                 for key, value in settings.items())
+
+
+def _difference(contrast, level):
+    values = contrast.at(level) if contrast is not None else np.array([])
+    return summary(values) if len(values) else "–"
+
+
+def summary(values):
+    """The mean of differences in dB, their range and number: "-0.31 [-0.50, +0.02] n 3"."""
+    low, high = min(values), max(values)
+    return f"{np.mean(values):+.2f} [{low:+.2f}, {high:+.2f}] n {len(values)}"

@@ -56,7 +56,7 @@ def stored_histories():
 
 
 def reading(settings):
-    """How settings read Eq. 3.9, in words: "detached, forward, component"; with Eq. 3.1's mask "paper: ..."."""
+    """How settings read Eq. 3.9: "detached, forward, component"; "paper: ..." with the mask of Eq. 3.1."""
     if settings.get("visible", "none") == "none":
         return "Eq. 1.1 alone"
     words = ", ".join(settings[name] for name in ("visible", "operator", "combine"))
@@ -84,7 +84,18 @@ def agreement(fit, first, second):
     return float(np.corrcoef(values.T)[0, 1])
 
 
-def rise_from_lowest(fit, name):
-    """The last value of a quantity over its lowest along the fit: 1 where it ends at its lowest."""
+def rise_from_lowest(fit, name, window=5):
+    """A quantity's mean over the last `window` entries by the lowest such mean: 1 where it ends lowest.
+
+    None where there are fewer entries.
+    """
     values = fit.series(name)[1]
-    return float(values[-1] / values.min()) if len(values) else None
+    if len(values) < window:
+        return None
+    means = np.convolve(values, np.full(window, 1 / window), mode="valid")
+    return float(means[-1] / means.min())
+
+
+def latter_half(fit):
+    """The fit's second half, without the first fall."""
+    return Watched(fit.record, fit.entries[len(fit.entries) // 2 :])

@@ -8,10 +8,12 @@ import pytest
 from b2g.errors import B2GError
 from b2g.methods import METHODS, B2G
 from b2g.report import records as stored
-from b2g.report.contrasts import AMBIGUITIES, contrasts
+from b2g.report.contrasts import AMBIGUITIES, HEADER, Ambiguity, ambiguity_rows, contrasts
+from b2g.report.markup import table
 from b2g.report.training import (
     Watched,
     agreement,
+    latter_half,
     mean_series,
     reading,
     rise_from_lowest,
@@ -24,8 +26,8 @@ from b2g.runs.spec import specify
 SHORT = dict(steps=400)
 
 
-def record(picture="set9/F16@64", level=25.0, psnr=28.0, profile="faithful", watch="", state="done", **changes):
-    method = METHODS["b2g"].profile(profile, **(SHORT | changes))
+def record(picture="set9/F16@64", level=25.0, psnr=28.0, profile="faithful", watch="", state="done", **new):
+    method = METHODS["b2g"].profile(profile, **(SHORT | new))
     run = specify(picture, method, level=level, watch=watch)
     return Record.of(run, state=state, psnr=psnr if state == "done" else None)
 
@@ -70,7 +72,16 @@ def test_agreement_is_pearson_s():
     fit = Watched(record(), entries(a=first, b=second, flat=[1.0] * 4, rare=[None, None, 1.0, 2.0]))
     assert agreement(fit, "a", "b") == pytest.approx(covariance / spread[0] / spread[1])
     assert agreement(fit, "a", "flat") is None and agreement(fit, "a", "rare") is None
-    assert rise_from_lowest(fit, "a") == 3.0 and rise_from_lowest(fit, "flat") == 1.0
+    assert agreement(latter_half(fit), "a", "b") is None  # two entries are left
+
+
+def test_the_rise_is_that_of_running_means():
+    values = [9.0, 4.0, 2.0, 3.0, 7.0, 8.0]
+    fit = Watched(record(), entries(a=values))
+    means = [sum(values[k : k + 3]) / 3 for k in range(4)]
+    assert rise_from_lowest(fit, "a", window=3) == pytest.approx(means[-1] / min(means))
+    assert rise_from_lowest(fit, "a", window=6) == pytest.approx(1.0)
+    assert rise_from_lowest(fit, "a", window=7) is None
 
 
 def test_only_watched_fits_that_are_done_count():
@@ -165,3 +176,21 @@ def test_each_stated_weight_is_the_paper_s():
         for role, settings in ambiguity.readings.items():
             taken_out = role == "ablated" and "omega" in settings
             assert settings.get("omega", paper["omega"]) == (0.0 if taken_out else 0.8)
+
+
+def test_the_rows_say_what_was_paired_and_what_was_not():
+    sentence = Ambiguity("3.4?", {"visible": "attached", "omega": 0.8}, {"visible": "detached", "omega": 0.8},
+                         {"visible": "detached", "omega": 0.0})  # fmt: skip
+    runs = [record(visible="attached", psnr=26.0), record(psnr=27.0), record(psnr=29.5, omega=0.0),
+            record(psnr=25.0, picture="set9/House@64"), record(psnr=24.5, omega=0.0, picture="set9/House@64"),
+            record(psnr=20.0, level=50.0), record(visible="attached", psnr=21.0, level=50.0),
+            record(visible="attached", operator="sobel"), record(operator="sobel")]  # fmt: skip
+    [row] = ambiguity_rows(runs, [sentence])
+    assert row[:2] == ["3.4?", "faithful, 400 steps"] and str(row[2]) == "visible = attached; omega = 0.8"
+    assert row[5] == ("25", "50")
+    assert row[6] == ("-1.00 [-1.00, -1.00] n 1", "+1.00 [+1.00, +1.00] n 1")
+    assert row[7] == ("-3.50 [-3.50, -3.50] n 1", "–")
+    assert row[8] == ("-1.00 [-2.50, +0.50] n 2", "–")
+    empty = ambiguity_rows([])
+    assert [row[0] for row in empty] == [ambiguity.words for ambiguity in AMBIGUITIES]
+    assert "no pair stored yet" in repr(table(HEADER, empty, "All of them."))
