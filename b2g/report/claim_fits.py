@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from dataclasses import replace
+from itertools import product
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -13,33 +15,37 @@ from b2g.report import records as stored
 from b2g.report.claim_tests import choices, readings_of, shown
 from b2g.report.evidence import DECIDING, Evidence, configured, pictures, rival, words
 from b2g.report.judgement import LEAST, MISSING, Case, decide, within
-from b2g.report.statistics import per_picture
 
 # The levels that runs of Set9 have; times are averaged over them.
 LEVELS = (25, 50, 75, 100)
 
 
-def watched(evidence: Evidence, quantity, low=-np.inf, high=np.inf, steps=None, readings=DECIDING, least=3,
-            at="end"):
-    """A quantity of the training (b2g.runs.watch) lies in [low, high] at the end of the fit, or on average along it.
+def watched(evidence: Evidence, where, levels, quantity, low=-np.inf, high=np.inf, steps=None, readings=DECIDING,
+            least=3):
+    """A quantity of the training (b2g.runs.watch) lies in [low, high] at the end of the fit.
 
     One value a picture: the mean over its levels and repeats.
     """
     cases = []
     for reading, decides in readings_of(readings):
-        keys, values = [], []
-        for record, history in evidence.watched(reading, steps):
+        values = defaultdict(list)
+        for record, history in evidence.watched(reading, where, levels, steps):
             found = [entry[quantity] for entry in history if entry.get(quantity) is not None]
             if found:
-                keys.append((record.picture,))
-                values.append(found[-1] if at == "end" else float(np.mean(found)))
-        outcome, found = within(per_picture(keys, values), low, high, least)
-        what = f"{quantity.replace('_', ' ')} {'at the end' if at == 'end' else 'along the fit'}"
-        cases.append(Case(what, outcome, shown(found, ""), found.n, reading, (), decides))
+                values[record.picture].append(found[-1])
+        case = _bounded(f"{quantity.replace('_', ' ')} at the end", values, {"low": low, "high": high}, least)
+        lacking = evidence.unwatched(reading, where, levels, steps, case.n, least)
+        cases.append(replace(case, reading=reading, lacking=lacking, decides=decides))
     return [case for case in cases if case.decides or case.n]
 
 
-def tracks(evidence: Evidence, steps=None, readings=DECIDING, correlation=0.9, rise=0.05, least=3):
+def _bounded(what, values, bounds, least) -> Case:
+    """A case of one mean value a picture, within bounds."""
+    outcome, found = within([np.mean(each) for each in values.values()], least=least, **bounds)
+    return Case(what, outcome, shown(found, ""), found.n)
+
+
+def tracks(evidence: Evidence, where, levels, steps=None, readings=DECIDING, correlation=0.9, rise=0.05, least=3):
     """The self-supervised and the supervised loss converge together (Figure 5).
 
     Along the logged steps their rank correlation is at least ``correlation``, and the supervised loss ends at
@@ -47,18 +53,17 @@ def tracks(evidence: Evidence, steps=None, readings=DECIDING, correlation=0.9, r
     """
     cases = []
     for reading, decides in readings_of(readings):
-        keys, agree, risen = [], [], []
-        for record, history in evidence.watched(reading, steps):
+        agree, risen = defaultdict(list), defaultdict(list)
+        for record, history in evidence.watched(reading, where, levels, steps):
             found = np.array([[entry["self_supervised_loss"], entry["supervised_loss"]] for entry in history
                               if "supervised_loss" in entry])
             if len(found) > 3:
-                keys.append((record.picture,))
-                agree.append(float(spearmanr(*found.T).statistic))
-                risen.append(float(found[-1, 1] / found[:, 1].min() - 1))
-        for what, values, bounds in (("rank correlation of the two losses", agree, {"low": correlation}),
-                                     ("rise of the supervised loss at the end", risen, {"high": rise})):
-            outcome, found = within(per_picture(keys, values), least=least, **bounds)
-            cases.append(Case(what, outcome, shown(found, ""), found.n, reading, (), decides))
+                agree[record.picture].append(float(spearmanr(*found.T).statistic))
+                risen[record.picture].append(float(found[-1, 1] / found[:, 1].min() - 1))
+        pair = (_bounded("rank correlation of the two losses", agree, {"low": correlation}, least),
+                _bounded("rise of the supervised loss at the end, as a share", risen, {"high": rise}, least))
+        lacking = evidence.unwatched(reading, where, levels, steps, pair[0].n, least)
+        cases += [replace(case, reading=reading, lacking=lacking, decides=decides) for case in pair]
     return [case for case in cases if case.decides or case.n]
 
 
@@ -88,22 +93,27 @@ def time_exponent(evidence: Evidence, small, large, low=0.8, high=1.2, steps=Non
     ``small`` and ``large`` are central crops of one data set; ``steps`` are those of the faithful runs on the small.
     """
     cases = []
+    sides = [int(where.partition("@")[2]) for where in (small, large)]
+    span = 2 * math.log(sides[1] / sides[0])
     for reading, decides in readings_of(readings):
-        rates = []
-        for where, shortened in ((small, steps), (large, None)):
-            method = configured(reading, None, shortened)
-            by_picture = defaultdict(list)
-            for level in LEVELS:
-                for (name, *machine), spent in _times(evidence, method, pictures(where), level).items():
-                    by_picture[(name.partition("@")[0], *machine)].append(spent / method.steps)
-            rates.append({key: np.mean(values) for key, values in by_picture.items()})
-        sides = [int(where.partition("@")[2]) for where in (small, large)]
-        span = 2 * math.log(sides[1] / sides[0])
-        common = sorted(rates[0].keys() & rates[1].keys())
-        outcome, found = within([math.log(rates[1][key] / rates[0][key]) / span for key in common], low, high, least)
+        methods = configured(reading, None, steps), configured(reading)
+        one, two = (_step_times(evidence, method, where) for method, where in zip(methods, (small, large)))
+        exponents = [math.log(two[key] / one[key]) / span for key in sorted(one.keys() & two.keys())]
+        outcome, found = within(exponents, low, high, least)
+        lacking = sum((evidence.shortage([method], pictures(where), "gaussian", LEVELS[0], found.n, least)
+                       for method, where in zip(methods, (small, large))), ()) if outcome == MISSING else ()
         cases.append(Case(f"exponent of time in pixels, {small} to {large}", outcome, shown(found, ""), found.n,
-                          reading, (), decides))
+                          reading, lacking, decides))
     return [case for case in cases if case.decides or case.n]
+
+
+def _step_times(evidence, method, where) -> dict:
+    """{(picture without its crop, device, machine): seconds a step}, the mean over levels."""
+    groups = defaultdict(list)
+    for level in LEVELS:
+        for (name, *machine), spent in _times(evidence, method, pictures(where), level).items():
+            groups[(name.partition("@")[0], *machine)].append(spent / method.steps)
+    return {key: float(np.mean(values)) for key, values in groups.items()}
 
 
 def time_share(evidence: Evidence, where, without, low=0.5, steps=None, readings=DECIDING, least=LEAST):
@@ -164,31 +174,33 @@ def map_error(record, kind):
     return float(np.abs(MAPS[kind](answer) - MAPS[kind](clean)).mean())
 
 
-def nearer(evidence: Evidence, map, sets, theirs, ours=None, steps=None, instead=None, readings=DECIDING, least=LEAST):
+def nearer(evidence: Evidence, map, sets, theirs, ours=None, steps=None, instead=None, readings=DECIDING,
+           least=LEAST):
     """Our answers' gradient or entropy map is nearer to the clean picture's than theirs, in kept pictures."""
     cases = []
-    for reading, decides in readings_of(readings):
-        for other in theirs:
-            for where, levels in sets.items():
-                case = max((_nearer(evidence, map, place, levels, configured(reading, ours, steps),
-                                    rival(reading, other, steps, levels[0]), other, least, steps, reading)
-                            for place in choices(where, reading, instead)), key=lambda case: case.n)
-                cases.append(Case(f"{map} map, {case.what}, over {words(other)}", case.outcome, case.value, case.n,
-                                  reading, (), decides))
+    everything = product(readings_of(readings), theirs, sets.items())
+    for (reading, decides), other, (where, levels) in everything:
+        sides = {level: (configured(reading, ours, steps), rival(reading, other, steps, level)) for level in levels}
+        case = max((_nearer(evidence, map, place, sides, least) for place in choices(where, reading, instead)),
+                   key=lambda case: case.n)
+        what = f"{map} map, {case.what}, over {words(other)}"
+        cases.append(replace(case, what=what, reading=reading, decides=decides))
     return [case for case in cases if case.decides or case.n]
 
 
-def _nearer(evidence, kind, where, levels, ours, theirs, other, least, steps, reading) -> Case:
+def _nearer(evidence, kind, where, sides, least) -> Case:
+    """The share by which our error is less, one value a picture: the mean over the levels."""
     gains = defaultdict(list)
-    for level in levels:
-        errors = []
-        for method in (ours, rival(reading, other, steps, level)):
-            kept = [r for r in evidence.runs(method, pictures(where), "gaussian", level) if r.kept]
-            errors.append({r.picture: error for r in kept if (error := map_error(r, kind)) is not None})
-        for name in errors[0].keys() & errors[1].keys():
-            gains[name].append(1 - errors[0][name] / errors[1][name])
+    for level, methods in sides.items():
+        ours, theirs = ({r.picture: error for r in evidence.runs(method, pictures(where), "gaussian", level)
+                         if r.kept and (error := map_error(r, kind)) is not None} for method in methods)
+        for name in ours.keys() & theirs.keys():
+            gains[name].append(1 - ours[name] / theirs[name])
     outcome, found = decide([np.mean(values) for values in gains.values()], 0.0, least)
-    return Case(where, outcome, f"error less by a share of {shown(found, '')}" if found.n else "", found.n)
+    value = f"error less by a share of {shown(found, '')}" if found.n else "no answers of both sides were kept"
+    level, methods = next(iter(sides.items()))
+    lacking = evidence.shortage(methods, pictures(where), "gaussian", level, found.n, least)
+    return Case(where, outcome, value, found.n, lacking=lacking if outcome == MISSING else ())
 
 
 TESTS = (watched, tracks, time_exponent, time_share, time_ratio, nearer)

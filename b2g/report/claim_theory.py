@@ -168,7 +168,7 @@ def theorem_2(evidence: Evidence):
 
 
 @cache
-def _widths(count=60):
+def _widths(count=40):
     """Draws of Gaussian averages of many widths, each on the same noise and masks."""
     widths = np.linspace(0.35, 1.85, 11)
     return widths, [draws(float(width), count) for width in widths]

@@ -114,7 +114,8 @@ def judge(slug: str, evidence: Evidence | None = None) -> Judged:
     """The verdict on one claim, from the stored records or from `evidence`."""
     if slug not in claims():
         raise B2GError(f"there is no claim {slug!r}; data/claims.yml has {', '.join(claims())}.")
-    return _judge(slug) if evidence is None else _run(claims()[slug], evidence)
+    claim = claims()[slug]
+    return _judge(slug) if evidence is None or claim.basis != "runs" else _run(claim, evidence)
 
 
 @cache

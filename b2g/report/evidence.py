@@ -52,6 +52,12 @@ def rival(reading: str, changes: dict, steps: int | None, level: float) -> Metho
     return METHODS[name].profile(**changes) if name in METHODS else None
 
 
+@cache
+def identity(method: Method) -> str:
+    """The settings of a method as its records hold them."""
+    return method.identity()
+
+
 def words(changes: dict) -> str:
     """A side of a comparison in words."""
     changes = dict(changes)
@@ -99,37 +105,51 @@ class Evidence:
     def runs(self, method: Method, names, noise: str = "gaussian", level: float = 25.0) -> list:
         """The done runs of a configured method on pictures at a level, noise not clipped, sorted by id."""
         wanted = set(names)
-        return [record for record in self.by_settings.get(method.identity(), ())
+        return [record for record in self.by_settings.get(identity(method), ())
                 if record.state == "done" and record.picture in wanted and record.noise == noise
                 and record.level == float(level) and record.protocol != "clipped"]
 
     def failures(self, method: Method, names, noise: str, level: float) -> list[str]:
         """The states of the runs that failed and were not done otherwise: "diverged", "out of memory"."""
+        return [record.state for record in self._failed(method, names, noise, level)]
+
+    def _failed(self, method, names, noise, level) -> list:
         done = {record.picture for record in self.runs(method, names, noise, level)}
-        return [record.state for record in self.by_settings.get(method.identity(), ())
+        return [record for record in self.by_settings.get(identity(method), ())
                 if record.state != "done" and record.picture in set(names) - done and record.noise == noise
                 and record.level == float(level)]
 
     def shortage(self, sides, names, noise: str, level: float, n: int, least: int) -> tuple[Wanted, ...]:
         """The runs to make next: those of the pictures nearest to complete, up to ``least`` pictures or else all."""
-        open_ = {name: [] for name in names}
+        open_: dict[str, list[Method]] = {name: [] for name in names}
         for side in sides:
             there = {record.picture for record in self.runs(side, names, noise, level)}
-            for name in names:
-                if name not in there:
-                    open_[name].append(Wanted(side.identity(), name, noise, float(level), self._seconds(side, name)))
-        short = sorted((name for name in names if open_[name]), key=lambda name: len(open_[name]))
-        return tuple(run for name in short[: least - n if n < least else None] for run in open_[name])
+            for record in self._failed(side, names, noise, level):
+                open_.pop(record.picture, None)  # a failed run is not repeated: this picture stays incomplete
+            for name in open_.keys() - there:
+                open_[name].append(side)
+        short = sorted((name for name in open_ if open_[name]), key=lambda name: len(open_[name]))
+        return tuple(Wanted(identity(side), name, noise, float(level), self._seconds(side, name))
+                     for name in short[: least - n if n < least else None] for side in open_[name])
 
     def _seconds(self, method: Method, name: str) -> float | None:
         height, width = datasets.size(name)
         return self.costs.seconds(method, height * width)
 
-    def watched(self, reading: str, steps: int | None = None) -> list[tuple]:
-        """(record, history) of all done runs of a reading as it is that kept the quantities of a training."""
-        found = self.by_settings.get(configured(reading, None, steps).identity(), ())
-        return [(record, self.histories[record.id]) for record in found
-                if record.state == "done" and record.watch == "training" and self.histories.get(record.id)]
+    def watched(self, reading: str, where: str, levels, steps: int | None = None) -> list[tuple]:
+        """(record, history) of the done runs of a reading that kept the quantities of a training."""
+        method, names = configured(reading, None, steps), pictures(where)
+        return [(record, self.histories[record.id]) for level in levels
+                for record in self.runs(method, names, "gaussian", level)
+                if record.watch == "training" and self.histories.get(record.id)]
+
+    def unwatched(self, reading, where, levels, steps, n: int, least: int) -> tuple[Wanted, ...]:
+        """The watched runs to make next: further pictures, up to ``least``."""
+        method = configured(reading, None, steps)
+        there = {record.picture for record, _ in self.watched(reading, where, levels, steps)}
+        names = [name for name in pictures(where) if name not in there][: max(least - n, 0)]
+        return tuple(Wanted(identity(method), name, "gaussian", float(level), self._seconds(method, name))
+                     for name in names for level in levels)
 
 
 def enough_pictures(names, least: int = LEAST) -> bool:
