@@ -121,8 +121,7 @@ def _base(settings, contrasted):
     return ", ".join([title, *kept, f"{settings.get('steps')} steps"]), len(kept)
 
 
-HEADER = ("sentence", "all else as", "as written", "as repaired", "ablated", "sigma",
-          "written − repaired", "written − ablated", "repaired − ablated")  # fmt: skip
+HEADER = ("sentence", "readings", "sigma", "written − repaired", "written − ablated", "repaired − ablated")
 _PAIRS = (("as written", "as repaired"), ("as written", "ablated"), ("as repaired", "ablated"))
 
 
@@ -135,7 +134,7 @@ def ambiguity_rows(runs, ambiguities=AMBIGUITIES):
     rows = []
     for ambiguity in ambiguities:
         readings = ambiguity.readings
-        words = [_words(readings.get(role)) for role in ("as written", "as repaired", "ablated")]
+        words = Lines(f"{role}: {_words(settings)}" for role, settings in readings.items())
         bases: dict = defaultdict(dict)
         for pair in _PAIRS:
             if all(role in readings for role in pair):
@@ -145,17 +144,17 @@ def ambiguity_rows(runs, ambiguities=AMBIGUITIES):
         for base, found in sorted(bases.items()):
             levels = sorted({level for contrast in found.values() for level in contrast.levels})
             cells = [Lines(_difference(found.get(pair), level) for level in levels) for pair in _PAIRS]
-            rows.append([ambiguity.words, base, *words, Lines(f"{level:g}" for level in levels), *cells])
+            sentence = Lines((ambiguity.words, f"(all else as {base})"))
+            rows.append([sentence, words, Lines(f"{level:g}" for level in levels), *cells])
         if not bases:
-            rows.append([ambiguity.words, Mark("no pair stored yet", "missing"), *words, "", "–", "–", "–"])
+            sentence = Lines((ambiguity.words, Mark("no pair stored yet", "missing")))
+            rows.append([sentence, words, "–", "–", "–", "–"])
     return rows
 
 
 def _words(settings):
-    if settings is None:
-        return "–"
-    return Lines(f"{key} = {value:g}" if isinstance(value, float) else f"{key} = {value}"
-                 for key, value in settings.items())
+    return ", ".join(f"{key} = {value:g}" if isinstance(value, float) else f"{key} = {value}"
+                     for key, value in settings.items())
 
 
 def _difference(contrast, level):
@@ -164,6 +163,6 @@ def _difference(contrast, level):
 
 
 def summary(values):
-    """The mean of differences in dB, their range and number: "-0.31 [-0.50, +0.02] n 3"."""
+    """The mean of differences in dB, their range and number, unbroken: "-0.31 [-0.50, +0.02] n 3"."""
     low, high = min(values), max(values)
-    return f"{np.mean(values):+.2f} [{low:+.2f}, {high:+.2f}] n {len(values)}"
+    return f"{np.mean(values):+.2f} [{low:+.2f}, {high:+.2f}] n {len(values)}".replace(" ", "\u00a0")

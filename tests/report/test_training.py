@@ -186,11 +186,12 @@ def test_the_rows_say_what_was_paired_and_what_was_not():
             record(psnr=20.0, level=50.0), record(visible="attached", psnr=21.0, level=50.0),
             record(visible="attached", operator="sobel"), record(operator="sobel")]  # fmt: skip
     [row] = ambiguity_rows(runs, [sentence])
-    assert row[:2] == ["3.4?", "faithful, 400 steps"] and str(row[2]) == "visible = attached; omega = 0.8"
-    assert row[5] == ("25", "50")
-    assert row[6] == ("-1.00 [-1.00, -1.00] n 1", "+1.00 [+1.00, +1.00] n 1")
-    assert row[7] == ("-3.50 [-3.50, -3.50] n 1", "–")
-    assert row[8] == ("-1.00 [-2.50, +0.50] n 2", "–")
+    plain = [tuple(line.replace("\u00a0", " ") for line in cell) for cell in row]
+    assert plain[0] == ("3.4?", "(all else as faithful, 400 steps)")
+    assert plain[1][0] == "as written: visible = attached, omega = 0.8" and plain[2] == ("25", "50")
+    assert plain[3] == ("-1.00 [-1.00, -1.00] n 1", "+1.00 [+1.00, +1.00] n 1")
+    assert plain[4] == ("-3.50 [-3.50, -3.50] n 1", "–")
+    assert plain[5] == ("-1.00 [-2.50, +0.50] n 2", "–")
     empty = ambiguity_rows([])
-    assert [row[0] for row in empty] == [ambiguity.words for ambiguity in AMBIGUITIES]
+    assert [row[0][0] for row in empty] == [ambiguity.words for ambiguity in AMBIGUITIES]
     assert "no pair stored yet" in repr(table(HEADER, empty, "All of them."))
