@@ -113,7 +113,14 @@ def renamed(cells, quotes):
 
 
 def not_alone(cells, quotes):
-    """Cells in the one-picture columns that equal a figure of a method trained on other pictures."""
+    """Cells in the zero-shot columns that equal a figure of a method trained on other pictures.
+
+    Table 5 groups its methods in another way, and is left out.
+    """
+    return [origin for origin in _taken_from_others(cells, quotes) if origin.cell.table != 5]
+
+
+def _taken_from_others(cells, quotes):
     return [origin for origin in origins(cells, quotes)
             if origin.cell.method in ONE_PICTURE and origin.status == "equal"
             and origin.quote.trained_on not in ALONE]
@@ -123,10 +130,10 @@ def above_supervision(cells, quotes):
     """Cells of one-picture methods above the best figure quoted, for the same data, of a network that was
     trained on clean pictures. The quoted network need not be the best there is.
     """
-    found = []
+    found, taken = [], {origin.cell for origin in _taken_from_others(cells, quotes)}
     for cell, there in _by_place(cells, quotes):
         supervised = [quote for quote in there if quote.trained_on == "clean pictures"]
-        if supervised and cell.method in ONE_PICTURE:
+        if supervised and cell.method in ONE_PICTURE and cell not in taken:
             best = max(supervised, key=lambda quote: quote.psnr)
             if cell.psnr > best.psnr:
                 found.append(Origin(cell, best, f"{cell.psnr - best.psnr:+.2f} dB"))

@@ -2,6 +2,7 @@
 
 import csv
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,7 @@ def test_training_on_other_pictures_is_found_in_the_one_picture_columns_only():
              cell("B2U", "28.00", level="50")]
     assert [origin.cell.method for origin in others.not_alone(cells, quotes)] == ["B2U"]
     assert others.not_alone([cell("B2U", "30.01")], quotes) == []
+    assert others.not_alone([replace(cells[0], table=5)], quotes) == []  # that one says nothing of zero-shot
 
 
 def test_one_picture_above_clean_training_is_found():
@@ -60,6 +62,8 @@ def test_one_picture_above_clean_training_is_found():
     cells = [cell("B2G", "30.51"), cell("S2S", "30.50"), cell("Ne2Ne", "32.00")]
     [origin] = others.above_supervision(cells, quotes)
     assert origin.cell.method == "B2G" and origin.quote.method == "X" and origin.status == "+0.01 dB"
+    quotes.append(quote("B2G", "30.51", trained_on="noisy pictures"))  # then it is no one-picture figure
+    assert others.above_supervision(cells, quotes) == []
 
 
 def test_the_stored_figures_are_whole_and_placed_where_the_paper_is():
