@@ -19,7 +19,7 @@ DUAL = {"faithful": "gradient", "letter": "distance"}
 
 
 def masks(reading):
-    """The six combinations of Figure 13a by the paper's names: DM, BM, UM, each with T-Standout (D) or not."""
+    """The six combinations of Figure 13a by the paper's names: DM, BM, UM, with T-Standout (+D) or not."""
     kinds = {"DM": DUAL[reading], "BM": "bernoulli", "UM": "uniform"}
     return {name + mark: {"mask": kind, "standout": standout}
             for name, kind in kinds.items() for mark, standout in (("+D", "half"), ("", "none"))}
@@ -91,11 +91,12 @@ class Study:
         if self.lead() is None:
             return "nothing to compare yet"
         first, other, lead = self.lead()
-        bounds = "" if lead.low is None else f" ({lead.low:+.2f} to {lead.high:+.2f})"
+        digits = 2 if self.metric == "psnr" else 4
+        bounds = "" if lead.low is None else f" ({lead.low:+.{digits}f} to {lead.high:+.{digits}f})"
         told = "told apart" if lead.sign == 1 else "not told apart"
         unrun = len(self.points) - len(self.fair())
         rest = f"; {unrun} of {len(self.points)} choices not run" if unrun else ""
-        return f"{first} is best, {lead.mean:+.2f}{bounds} over {other}, n = {lead.n}, {told}{rest}"
+        return f"{first} is best, {lead.mean:+.{digits}f}{bounds} over {other}, n = {lead.n}, {told}{rest}"
 
 
 def study(runs, reading, choices, chosen, level, metric="psnr", **fixed):
@@ -130,30 +131,26 @@ def select(runs, method, level, where=WHERE):
 
 
 def threshold_grid(runs, metric="psnr"):
-    """Figure 14: what each pair of thresholds gains over the paper's (25, 40), and on how many crops.
+    """Figure 14: what each pair of thresholds gains over the paper's (25, 40), at sigma 25.
 
     Returns
     -------
-    gains, counts : arrays (7, 7), rows are standout_threshold (epsilon_s), columns detail_threshold
-        (epsilon_g); NaN and 0 where there is no run.
+    gains : array (7, 7), rows are standout_threshold (epsilon_s), columns detail_threshold (epsilon_g); the
+        mean over the crops that all pairs with runs share, NaN where there is no run
+    crops : list of these crops
     """
-    def arm(row, column):
-        changes = {"mask": "distance", "standout_threshold": row, "detail_threshold": column}
-        return select(runs, configured("faithful", changes, STEPS), 25)
-
-    reference = arm(25.0, 40.0)
-    gains, counts = np.full((7, 7), np.nan), np.zeros((7, 7), int)
-    for i, row in enumerate(THRESHOLDS):
-        for j, column in enumerate(THRESHOLDS):
-            found = paired(arm(row, column), reference, metric)[1]
-            counts[i, j] = len(found)
-            if len(found):
-                gains[i, j] = found.mean()
-    return gains, counts
+    choices = {(row, column): {"standout_threshold": row, "detail_threshold": column}
+               for row in THRESHOLDS for column in THRESHOLDS}
+    points = study(runs, "faithful", choices, (25.0, 40.0), 25, metric, mask="distance").fair()
+    gains = np.full((7, 7), np.nan)
+    for point in points:
+        row, column = point.label
+        gains[THRESHOLDS.index(row), THRESHOLDS.index(column)] = point.gains.mean()
+    return gains, list(points[0].crops) if points else []
 
 
 def draw(axes, made, unit="dB"):
-    """A study on Matplotlib axes: thin lines are crops, points means with 95 % intervals, zero the paper's."""
+    """A study on Matplotlib axes: lines are crops, points means with 95 % intervals, zero the paper's."""
     places = range(len(made.points))
     for crop in sorted({crop for point in made.points for crop in point.crops}):
         line = [point.at([crop])[0] if crop in point.crops else np.nan for point in made.points]
@@ -167,6 +164,9 @@ def draw(axes, made, unit="dB"):
     axes.set_xticks(list(places), [point.label for point in made.points])
     chosen = [point.label for point in made.points].index(made.chosen)
     axes.plot([chosen], [0], "D", color="#D55E00", zorder=3)
+    axes.set_xlim(-0.4, len(made.points) - 0.6)
+    if made.n == (0, 0):
+        axes.text(0.5, 0.6, "not run yet", transform=axes.transAxes, ha="center", color="0.4")
     crops = " to ".join(dict.fromkeys(map(str, made.n)))
     axes.set_title(f"{made.reading}, σ = {made.level:g}, n = {crops}", fontsize=9)
     axes.set_ylabel(f"{unit} above {made.chosen}")

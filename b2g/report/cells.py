@@ -14,7 +14,10 @@ VOLUME = ("set9",)
 
 @dataclass(frozen=True)
 class Row:
-    """A data set, or a named part of it, at one level of noise; ``names`` are the pictures averaged."""
+    """A data set, or a named part of it, at one level of noise; ``names`` are the pictures averaged.
+
+    ``beside``: the paper has no such data set.
+    """
 
     title: str
     dataset: str
@@ -22,6 +25,7 @@ class Row:
     level: float | str
     names: tuple[str, ...] = ()
     crop: str = ""
+    beside: bool = False
 
 
 @dataclass(frozen=True)

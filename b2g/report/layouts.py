@@ -27,7 +27,8 @@ def to_html(content):
     shown = table(header, list(_lines(content)), caption(content),
                   groups=[("", 1), *((name, groups[name]) for name in GROUPS if groups[name])])
     notes = _list([*runs_of(content), *failures_of(content)])
-    notes += f"<details><summary>Protocol, data sets and columns</summary>{_list(protocol_of(content))}</details>"
+    protocol = _list(protocol_of(content))
+    notes += f"<details><summary>Protocol, data sets and columns</summary>{protocol}</details>"
     copies = "".join(
         f"<details><summary>{name}, to copy</summary>"
         f'<pre style="max-height:20em;overflow:auto;font-size:.8em">{html.escape(text)}</pre></details>'
@@ -66,7 +67,7 @@ def protocol_of(content):
     for name in dict.fromkeys(row.dataset for row in content.rows):
         yield from (f"{name}: {known.title}." for known in datasets.describe() if known.dataset == name)
         if not any(row.names for row in content.rows if row.dataset == name):
-            yield f"{name}: the package has no such set, so its printed values stand alone."
+            yield f"{name}: these pictures are not at hand, so the printed values stand alone."
     yield from (f"{column.title}: {column.note}." for column in content.columns if column.note)
 
 
@@ -85,7 +86,8 @@ def _lines(content):
     for row in content.rows:
         title = row.title
         if row.crop:
-            title += f", n = {len(row.names)} (printed values are for whole pictures)"
+            title += f", n = {len(row.names)}"
+            title += "" if row.beside else " (printed values are for whole pictures)"
         yield [title, *(_cell(content, row, column) for column in content.columns)]
 
 

@@ -18,8 +18,11 @@ from b2g.report.printed import printed
 NUMBERS = (2, 3, 4, 5)
 EQUALS = "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"
 SIGN = {"gaussian": f"σ{EQUALS}", "poisson": f"λ{EQUALS}"}
-# Data sets of real pairs that the paper's main tables do not have; shown in Table 5 once they have records.
-BESIDE = {5: ("sidd_sample", "polyu", "cc")}
+# Noise whose other data sets get rows of their own under a table, once they have records.
+BESIDE = {4: "poisson", 5: "real"}
+# Sets that the package has by name, but not the same pictures: its Planaria are two published figures.
+ABSENT = ("planaria", "sidd")
+STAND_INS = {"hanzi": " (stand-in font)", "set14": " (its 12 in colour)"}
 
 
 @dataclass(frozen=True)
@@ -94,14 +97,14 @@ def build(number, records, metric="psnr", names=None, levels=None, methods=None,
     cells = {}
     for row in rows:
         for column in columns:
-            # The paper's values are means over whole pictures: a row of crops has none.
-            text = "" if row.crop else texts.get((row.dataset, row.level, column.paper), "")
+            # The paper's values are means over whole pictures of its sets: no other row has one.
+            text = "" if row.crop or row.beside else texts.get((row.dataset, row.level, column.paper), "")
             cells[row, column] = found.cell(row, column, metric, text)
     return Table(number, metric, rows, columns, cells, found.devices(rows, columns))
 
 
 def pairs(made, records, reference="BM3D"):
-    """(row, column, Interval) of the paired PSNR differences to the column `reference`, from two pictures on."""
+    """(row, column, Interval) of the paired PSNR differences to column `reference`, from two pictures on."""
     found = Found(records)
     others = {column.title: column for column in made.columns}
     base = others.pop(reference, None)
@@ -132,21 +135,31 @@ def level_of(text):
 
 
 def _rows(number, lines, records):
-    """The paper's data sets, under each the crops that have records; then the sets beside the paper."""
+    """The paper's data sets, under each the crops that have records; then sets that are not in the paper."""
     crops = defaultdict(set)
     for record in records:
         crops[record.dataset, record.noise, record.level].add(record.picture.partition("@")[2])
     for line in {line.row: line for line in lines}.values():
         name, noise, level = line.our_dataset, line.noise, level_of(line.level)
-        at = f"{SIGN.get(noise, '')}{line.level}"
-        yield Row(f"{line.dataset}, {at}", name, noise, level, pictures(name))
-        for crop in sorted(crops[name, noise, level] - {""}, key=lambda text: int(text.split("+")[0])):
-            where = "crops" if "+" in crop else "central crops"
-            size = "×".join([crop.split("+")[0]] * 2)
-            names = pictures(f"{name}@{crop}")
-            yield Row(f"{line.dataset}, {size} {where}, {at}", name, noise, level, names, crop)
-    for name in BESIDE.get(number, ()):
-        if crops[name, "real", 0.0]:
-            yield Row(f"{name}, not in the paper's tables", name, "real", 0.0, pictures(name))
+        words = line.dataset + STAND_INS.get(name, "")
+        names = pictures(name) if name not in ABSENT else ()
+        yield Row(f"{words}, {SIGN.get(noise, '')}{line.level}", name, noise, level, names)
+        if name not in ABSENT:
+            yield from _crops(words, (name, noise, level), crops[name, noise, level] - {""})
+    for (name, noise, level), found in sorted(crops.items()):
+        if noise == BESIDE.get(number):
+            words, at = f"{name}, not in the paper", f", {SIGN[noise]}{level:g}" if noise in SIGN else ""
+            if "" in found:
+                yield Row(words + at, name, noise, level, pictures(name), beside=True)
+            yield from _crops(words, (name, noise, level), found - {""}, beside=True)
 
 
+def _crops(words, place, found, beside=False):
+    """Rows of a data set's crops, each size on its own."""
+    name, noise, level = place
+    at = f", {SIGN[noise]}{level:g}" if noise in SIGN else ""
+    for crop in sorted(found, key=lambda text: int(text.split("+")[0])):
+        where = "crops" if "+" in crop else "central crops"
+        size = "×".join([crop.split("+")[0]] * 2)
+        names = pictures(f"{name}@{crop}")
+        yield Row(f"{words}, {size} {where}{at}", name, noise, level, names, crop, beside)

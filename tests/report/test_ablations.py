@@ -113,7 +113,7 @@ def test_the_six_masks_are_those_of_the_figure(reading, dual):
         "DM+D": 0.0, "DM": 1.0, "BM+D": 2.0, "BM": 3.0, "UM+D": 4.0, "UM": 5.0}
 
 
-def test_thresholds_make_a_grid_with_its_counts():
+def test_thresholds_make_a_grid_on_the_crops_that_all_share():
     rng, expected = np.random.default_rng(1), np.full((7, 7), np.nan)
     runs, scores = [], {}
     for i, row in enumerate(ablations.THRESHOLDS):
@@ -124,7 +124,10 @@ def test_thresholds_make_a_grid_with_its_counts():
     for i in range(7):
         for j in range(6):
             expected[i, j] = np.mean([scores[i, j, crop] - scores[1, 2, crop] for crop in CROPS[:2]])
-    gains, counts = threshold_grid(runs)
+    more = run(CROPS[2], 25.0, mask="distance", standout_threshold=25.0, detail_threshold=40.0)  # shared by none
+    gains, crops = threshold_grid([*runs, more])
     np.testing.assert_allclose(gains, expected)
-    assert counts[:, :6].min() == counts.max() == 2 and not counts[:, 6].any()
+    assert crops == CROPS[:2]
     np.testing.assert_allclose(threshold_grid(runs, "ssim_2d")[0], expected / 40)
+    gains, crops = threshold_grid([])
+    assert np.isnan(gains).all() and crops == []
