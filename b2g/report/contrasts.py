@@ -11,6 +11,7 @@ from b2g.report.markup import Lines, Mark
 from b2g.report.statistics import paired
 from b2g.runs.record import label
 
+_UNBROKEN = "\u00a0"  # a space at which no line ends
 # Settings of the budget: they stand in every run of a study and are no readings.
 _BUDGET = ("steps", "learning_rate", "width", "head", "answer", "average", "passes")
 
@@ -153,8 +154,9 @@ def ambiguity_rows(runs, ambiguities=AMBIGUITIES):
 
 
 def _words(settings):
-    return ", ".join(f"{key} = {value:g}" if isinstance(value, float) else f"{key} = {value}"
-                     for key, value in settings.items())
+    pairs = (f"{key} = {value:g}" if isinstance(value, float) else f"{key} = {value}"
+             for key, value in settings.items())
+    return ", ".join(pair.replace(" ", _UNBROKEN) for pair in pairs)
 
 
 def _difference(contrast, level):
@@ -165,4 +167,4 @@ def _difference(contrast, level):
 def summary(values):
     """The mean of differences in dB, their range and number, unbroken: "-0.31 [-0.50, +0.02] n 3"."""
     low, high = min(values), max(values)
-    return f"{np.mean(values):+.2f} [{low:+.2f}, {high:+.2f}] n {len(values)}".replace(" ", "\u00a0")
+    return f"{np.mean(values):+.2f} [{low:+.2f}, {high:+.2f}] n {len(values)}".replace(" ", _UNBROKEN)
