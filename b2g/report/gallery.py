@@ -52,8 +52,8 @@ class Scene:
     def title(self) -> str:
         """Such as "F16, σ = 50"."""
         what = self.picture.partition("/")[2].partition("@")[0]
-        words = {"gaussian": f", σ = {self.level:g}", "poisson": f", λ = {self.level:g}"}
-        return what + words.get(self._any.noise, ", real noise")
+        words = {"gaussian": f", σ\u00a0=\u00a0{self.level:g}", "poisson": f", λ\u00a0=\u00a0{self.level:g}"}
+        return what + words.get(self._any.noise, ", real noise")  # no break: titles head rows of narrow tables
 
     @property
     def _any(self):

@@ -82,7 +82,7 @@ def test_scenes_bring_the_pictures(stock):
         assert np.abs(scene.noisy - drawn).max() < 1e-6 and scene.noisy.max() > 1.05
         assert psnr(clean, scene.answers[BM3D]) > psnr(clean, scene.answers[OURS]) + 5
         assert list(scene.shown()) == ["noisy", "BM3D, σ given", "B2G faithful", "clean"]
-    assert found[0].title == "astronaut, σ = 50"
+    assert found[0].title.replace("\u00a0", " ") == "astronaut, σ = 50"
 
 
 def test_scenes_leave_out_what_is_not_in_the_gallery(stock, tmp_path):
