@@ -3,7 +3,7 @@
 #   PYTHON=python3.12                                      which Python makes the .venv (3.11 or newer)
 #   TORCH_INDEX=https://download.pytorch.org/whl/cpu       take PyTorch from another index (here: no CUDA)
 #   JOBS=2                                                 notebooks, and test workers, at once
-#   EXTRAS=bm3d                                            also install requirements-bm3d.txt
+#   EXTRAS="bm3d ray"                                      also install requirements-bm3d.txt and requirements-ray.txt
 #   B2G_BUDGET=smoke                                       make book with the least computation
 
 PYTHON ?= python3
@@ -17,7 +17,10 @@ export MKL_NUM_THREADS ?= $(OMP_NUM_THREADS)
 
 BIN := .venv/bin
 PINS := requirements.txt $(EXTRAS:%=requirements-%.txt)
-INSTALLED := .venv/.installed$(EXTRAS:%=-%)
+nothing :=
+space := $(nothing) $(nothing)
+# One file, .venv/.installed-bm3d-ray, in whichever order the extras are named.
+INSTALLED := .venv/.installed$(subst $(space),,$(patsubst %,-%,$(sort $(EXTRAS))))
 FIRST := _build/first/chelsea-denoised.png
 NOTEBOOKS := $(wildcard book/*.ipynb)
 
@@ -34,7 +37,7 @@ book: $(INSTALLED) $(FIRST)
 	@echo "The book is made. Open file://$(abspath _build/html/index.html)"
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 	$(if $(NOTEBOOKS),B2G_BUDGET=smoke $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --nbval-lax \
 	    --nbval-current-env --nbval-cell-timeout 600 -p no:warnings $(NOTEBOOKS))
 
