@@ -20,6 +20,7 @@ _BUDGET = ("steps", "learning_rate", "width", "head", "answer", "average", "pass
 class Ambiguity:
     """A sentence that leaves a choice: the settings as written, as repaired, and with the part taken out.
 
+    Where the words fix nothing, `written` is another reading that they allow.
     `repaired` is None where the letter works, `ablated` where there is nothing to take out. All readings of
     one ambiguity name the same settings.
     """
@@ -46,11 +47,8 @@ AMBIGUITIES = (
     Ambiguity("Eq. 3.4 and 3.6: two components and one number",
               {"combine": "sum", "omega": 0.8}, {"combine": "component", "omega": 0.8},
               {"combine": "component", "omega": 0.0}),
-    Ambiguity("Eq. 3.4: the sign of the difference (f(y) fixed)",
-              {"operator": "backward", "visible": "detached"},
-              {"operator": "forward", "visible": "detached"}),
-    Ambiguity("Eq. 3.4: the width of the difference",
-              {"operator": "forward", "omega": 0.8}, {"operator": "sobel", "omega": 0.8}),
+    Ambiguity("Eq. 3.4: which difference? Backward", {"operator": "backward"}, {"operator": "forward"}),
+    Ambiguity("Eq. 3.4: which difference? Sobel", {"operator": "sobel"}, {"operator": "forward"}),
     Ambiguity("Eq. 3.9: no subscript, target y-hat",
               {"loss_norm": "all", "target": "hidden"}, {"loss_norm": "masked", "target": "noisy"}),
     Ambiguity("Eq. 3.9: no subscript, target y",
