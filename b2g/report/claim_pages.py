@@ -17,6 +17,7 @@ LOOK = """<style>
 .b2g-claim p{margin:.35em 0}.b2g-claim .b2g-small{font-size:.85em;opacity:.85}
 .b2g-claim summary{cursor:pointer;font-size:.9em}
 .b2g-claim .b2g-aside{opacity:.7;font-style:italic}
+.b2g-claim .b2g-what{min-width:9em}
 </style>"""
 
 
@@ -24,11 +25,11 @@ def overview(judged=None) -> Shown:
     """How many claims of each kind came out how."""
     judged = judge_all() if judged is None else judged
     counts = Counter((each.claim.kind, each.outcome) for each in judged)
-    rows = [[KINDS[kind].partition(":")[0], *(_count(counts[kind, outcome]) for outcome in OUTCOMES),
-             _count(sum(counts[kind, outcome] for outcome in OUTCOMES))] for kind in KINDS]
-    total = Counter(each.outcome for each in judged)
-    rows.append(["All", *(_count(total[outcome]) for outcome in OUTCOMES), _count(len(judged))])
-    return table(["kind", *OUTCOMES, "claims"], rows, "The paper's claims, by kind and verdict")
+    rows = [[outcome, *(_count(counts[kind, outcome]) for kind in KINDS),
+             _count(sum(counts[kind, outcome] for kind in KINDS))] for outcome in OUTCOMES]
+    rows.append(["all", *(_count(sum(counts[kind, outcome] for outcome in OUTCOMES)) for kind in KINDS),
+                 str(len(judged))])
+    return table(["verdict", *KINDS, "all"], rows, "The paper's claims, by verdict and kind")
 
 
 def _count(number: int):
@@ -65,10 +66,13 @@ def _sentence(words: str) -> str:
 
 def _cases(judged: Judged) -> str:
     """The cases as a table that scrolls by itself; it starts folded where it is long."""
-    several = len({case.reading for case in judged.cases}) > 1 or any(case.reading for case in judged.cases)
-    head = ["reading"] * several + ["compared", "measured", "n", "outcome"]
-    rows = "".join(_case(case, several) for case in judged.cases)
-    titles = "".join(f'<th scope="col">{title}</th>' for title in head)
+    columns = ["compared", "measured", "outcome"]
+    if any(case.reading for case in judged.cases):
+        columns.insert(0, "reading")
+    if any(case.n is not None for case in judged.cases):
+        columns.insert(-1, "n")
+    rows = "".join(_case(case, columns) for case in judged.cases)
+    titles = "".join(f'<th scope="col">{title}</th>' for title in columns)
     folded = "" if len(judged.cases) > 6 else " open"
     label = html.escape(f"Measurements for: {judged.claim.claim}")
     return (f"<details{folded}><summary>What was measured ({len(judged.cases)})</summary>"
@@ -76,13 +80,15 @@ def _cases(judged: Judged) -> str:
             f"<thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table></div></details>")
 
 
-def _case(case, several: bool) -> str:
-    cells = [case.what, case.value or "–", "" if case.n is None else str(case.n),
-             case.outcome + ("" if case.decides else ", shown beside")]
-    cells = [case.reading or "–"] * several + cells
+def _case(case, columns) -> str:
+    cells = {"reading": case.reading or "–", "compared": case.what, "measured": case.value or "–",
+             "n": "" if case.n is None else str(case.n),
+             "outcome": case.outcome + ("" if case.decides else ", shown beside")}
     kind = "" if case.decides else ' class="b2g-aside"'
-    first, *rest = (html.escape(cell) for cell in cells)
-    return f'<tr{kind}><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>'
+    words = [html.escape(cells[name]) for name in columns]
+    wide = [' class="b2g-what"' if name in ("compared", "measured") else "" for name in columns]
+    rest = "".join(f"<td{width}>{word}</td>" for width, word in zip(wide[1:], words[1:]))
+    return f'<tr{kind}><th scope="row"{wide[0]}>{words[0]}</th>{rest}</tr>'
 
 
 def missing_words(judged: Judged) -> list[str]:
@@ -97,10 +103,18 @@ def missing_words(judged: Judged) -> list[str]:
 
 
 def _time(seconds: float) -> str:
-    for size, unit in ((86400 * 2, "days"), (3600 * 2, "hours"), (120, "minutes")):
-        if seconds >= size:
-            return f"{seconds / {'days': 86400, 'hours': 3600, 'minutes': 60}[unit]:.0f} {unit}"
+    for size, unit in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.0f} {unit}"
     return f"{max(1, seconds):.0f} seconds"
+
+
+def glance(judged=None) -> Shown:
+    """Every claim on a line of its own, with a link to its entry on this page; sorted by verdict."""
+    judged = sorted(judge_all() if judged is None else judged, key=lambda each: OUTCOMES.index(each.outcome))
+    lines = "".join(f'<p style="margin:.25em 0">{each.verdict.badge} '
+                    f'<a href="#claim-{each.claim.id}">{html.escape(each.claim.claim)}</a></p>' for each in judged)
+    return Shown(lines, "\n".join(repr(each.verdict) for each in judged))
 
 
 def legend() -> Shown:
