@@ -85,6 +85,13 @@ def test_a_repeated_run_is_found_and_counts_each_cell():
     assert audit.chance_of_repeats(cells).copies == 3
 
 
+def test_one_level_is_no_run():
+    cells = table(levels=("25",))
+    [origin] = [cell for cell in cells if at(cell) == ("one", "B", "25")]
+    cells = changed(cells, ("two", "B", "25"), psnr_text=origin.psnr_text, ssim_text=origin.ssim_text)
+    assert len(audit.repeats(cells)) == 1 and audit.repeated_runs(cells) == []
+
+
 def test_the_run_of_another_method_is_no_repeated_run():
     assert audit.repeated_runs(copied(CLEAN, ("one", "B"), ("three", "C"))) == []
 
