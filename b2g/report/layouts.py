@@ -46,7 +46,7 @@ def caption(content):
     unit = "PSNR in dB" if content.metric == "psnr" else "SSIM"
     return (f"Table {content.number} of the paper, {unit}. In each cell: the printed value; in bold, "
             "the mean measured here, with its 95 % interval; their difference; how many of the set's "
-            "pictures.")
+            "pictures. In italics: the mean of a part of the set, and what was not run.")
 
 
 def notes_of(content):
@@ -96,9 +96,9 @@ def _cell(content, row, column):
     first, *other = convention(content.metric, row.dataset)
     lines = [f"printed {cell.text}"] if cell.text else []
     if cell.ours.n:
-        lines += _measured(cell.ours, first)
+        lines += _measured(cell, cell.ours, first)
         if other and cell.also.n and abs(cell.also.mean - cell.ours.mean) >= 0.0005:
-            lines += _measured(cell.also, other[0])
+            lines += _measured(cell, cell.also, other[0])
         lines += _words(cell, content.metric)
     if cell.missing and not row.crop and cell.runnable:
         lines.append(Mark(_wanted(cell), "missing"))
@@ -108,10 +108,11 @@ def _cell(content, row, column):
     return Lines(lines) if lines else Mark("–", "missing")
 
 
-def _measured(found, metric):
-    """The mean in bold with the SSIM's convention, and its interval on a line of its own."""
+def _measured(cell, found, metric):
+    """The mean with the SSIM's convention, and its interval on the next line; bold only for a whole set."""
     kind, digits = f"{SSIM[metric]} " if metric in SSIM else "", _digits(metric)
-    yield Mark(f"{kind}{found.mean:.{digits}f}", "best")
+    mean = f"{kind}{found.mean:.{digits}f}"
+    yield Mark(mean, "best") if cell.whole else Mark(f"part: {mean}", "missing")
     if found.low is not None:
         yield f"{found.low:.{digits}f} to {found.high:.{digits}f}"
 

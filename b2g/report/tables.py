@@ -100,6 +100,10 @@ def build(number, records, metric="psnr", names=None, levels=None, methods=None,
             # The paper's values are means over whole pictures of its sets: no other row has one.
             text = "" if row.crop or row.beside else texts.get((row.dataset, row.level, column.paper), "")
             cells[row, column] = found.cell(row, column, metric, text)
+    # Crops of other studies have runs, but none of a column's.
+    rows = tuple(row for row in rows if not (row.crop or row.beside)
+                 or any(cells[row, column].ours.n or cells[row, column].failed for column in columns))
+    cells = {key: cell for key, cell in cells.items() if key[0] in rows}
     return Table(number, metric, rows, columns, cells, found.devices(rows, columns))
 
 
