@@ -122,6 +122,12 @@ def test_the_probability_of_copies_is_poisson():
     assert chance.share == pytest.approx(chance.expected / pairs)
 
 
+def test_copies_do_not_raise_what_chance_is_to_make():
+    one = CLEAN[0]
+    chance = audit.chance_of_repeats([one, replace(one, dataset="two"), replace(one, dataset="three")])
+    assert (chance.copies, chance.expected, chance.probability) == (2, 0, 0)
+
+
 def test_only_pairs_that_are_alike_count():
     none = audit.chance_of_repeats(CLEAN, alike=lambda a, b: False)
     assert none.expected == none.share == 0
