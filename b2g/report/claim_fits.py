@@ -14,7 +14,7 @@ from b2g.errors import B2GError
 from b2g.report import records as stored
 from b2g.report.claim_tests import choices, readings_of, shown
 from b2g.report.evidence import DECIDING, Evidence, configured, pictures, rival, words
-from b2g.report.judgement import LEAST, MISSING, Case, decide, within
+from b2g.report.judgement import LEAST, MISSING, Case, decide, enough_within, within
 
 # The levels that runs of Set9 have; times are averaged over them.
 LEVELS = (25, 50, 75, 100)
@@ -35,14 +35,18 @@ def watched(evidence: Evidence, where, levels, quantity, low=-np.inf, high=np.in
                 values[record.picture].append(found[-1])
         case = _bounded(f"{quantity.replace('_', ' ')} at the end", values, {"low": low, "high": high}, least)
         lacking = evidence.unwatched(reading, where, levels, steps, case.n, least)
+        lacking = lacking if case.outcome == MISSING else ()
         cases.append(replace(case, reading=reading, lacking=lacking, decides=decides))
     return [case for case in cases if case.decides or case.n]
 
 
 def _bounded(what, values, bounds, least) -> Case:
     """A case of one mean value a picture, within bounds."""
-    outcome, found = within([np.mean(each) for each in values.values()], least=least, **bounds)
-    return Case(what, outcome, shown(found, ""), found.n)
+    means = [np.mean(each) for each in values.values()]
+    outcome, found = within(means, least=least, **bounds)
+    open_ = outcome == MISSING and found.n >= least
+    more = f"; about {enough_within(means, **bounds)} pictures would tell" if open_ else ""
+    return Case(what, outcome, shown(found, "") + more, found.n)
 
 
 def tracks(evidence: Evidence, where, levels, steps=None, readings=DECIDING, correlation=0.9, rise=0.05, least=3):
@@ -63,7 +67,8 @@ def tracks(evidence: Evidence, where, levels, steps=None, readings=DECIDING, cor
         pair = (_bounded("rank correlation of the two losses", agree, {"low": correlation}, least),
                 _bounded("rise of the supervised loss at the end, as a share", risen, {"high": rise}, least))
         lacking = evidence.unwatched(reading, where, levels, steps, pair[0].n, least)
-        cases += [replace(case, reading=reading, lacking=lacking, decides=decides) for case in pair]
+        cases += [replace(case, reading=reading, lacking=lacking if case.outcome == MISSING else (), decides=decides)
+                  for case in pair]
     return [case for case in cases if case.decides or case.n]
 
 
@@ -181,8 +186,8 @@ def nearer(evidence: Evidence, map, sets, theirs, ours=None, steps=None, instead
     everything = product(readings_of(readings), theirs, sets.items())
     for (reading, decides), other, (where, levels) in everything:
         sides = {level: (configured(reading, ours, steps), rival(reading, other, steps, level)) for level in levels}
-        case = max((_nearer(evidence, map, place, sides, least) for place in choices(where, reading, instead)),
-                   key=lambda case: case.n)
+        places = reversed(choices(where, reading, instead))  # of two without pictures, the crops cost less
+        case = max((_nearer(evidence, map, place, sides, least) for place in places), key=lambda case: case.n)
         what = f"{map} map, {case.what}, over {words(other)}"
         cases.append(replace(case, what=what, reading=reading, decides=decides))
     return [case for case in cases if case.decides or case.n]

@@ -92,7 +92,8 @@ def _contest(evidence, places, sides, noise, level, rule) -> Case:
         tried.append(Case(where, outcome, value, found.n, lacking=lacking))
         if outcome in DECIDED:
             break
-    return max(tried, key=lambda case: (case.outcome in DECIDED, case.n or 0))
+    # Of two places without pictures, the crops cost less: they stand last.
+    return max(reversed(tried), key=lambda case: (case.outcome in DECIDED, case.n or 0))
 
 
 def failed_words(states) -> str:
@@ -204,7 +205,7 @@ def spread_smaller(evidence: Evidence, sets, theirs, steps=None, instead=None, r
         for level in levels:
             sides = configured(reading, None, steps), rival(reading, other, steps, level)
             tried = {place: _scores(evidence, sides, place, level) for place in choices(where, reading, instead)}
-            place = max(tried, key=lambda key: len(tried[key]))
+            place = max(reversed(tried), key=lambda key: len(tried[key]))
             off = np.abs(tried[place] - tried[place].mean(0)) if len(tried[place]) else tried[place]
             outcome, found = decide(off[:, 1] - off[:, 0], 0.0, least)
             lacking = evidence.shortage(sides, pictures(place), "gaussian", level, found.n, least)

@@ -144,12 +144,12 @@ class Evidence:
                 if record.watch == "training" and self.histories.get(record.id)]
 
     def unwatched(self, reading, where, levels, steps, n: int, least: int) -> tuple[Wanted, ...]:
-        """The watched runs to make next: further pictures, up to ``least``."""
+        """The watched runs to make next: further pictures, up to ``least`` or else all."""
         method = configured(reading, None, steps)
         there = {record.picture for record, _ in self.watched(reading, where, levels, steps)}
-        names = [name for name in pictures(where) if name not in there][: max(least - n, 0)]
+        names = [name for name in pictures(where) if name not in there]
         return tuple(Wanted(identity(method), name, "gaussian", float(level), self._seconds(method, name))
-                     for name in names for level in levels)
+                     for name in names[: least - n if n < least else None] for level in levels)
 
 
 def enough_pictures(names, least: int = LEAST) -> bool:

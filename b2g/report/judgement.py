@@ -104,6 +104,16 @@ def enough(values, effect: float = 0.0, resolution: float = RESOLUTION) -> int:
     return max(pictures_needed(size, float(spread)), len(values) + 1)
 
 
+def enough_within(values, low: float = -np.inf, high: float = np.inf) -> int:
+    """About how many pictures would tell on which side of the nearer bound the mean lies, more than there are."""
+    values = np.asarray(list(values), dtype=np.float64)
+    spread, mean = float(values.std(ddof=1)), float(values.mean())
+    distance = min(abs(mean - low), abs(mean - high))
+    if not (spread > 0 and 0 < distance < np.inf):
+        return len(values) + 1
+    return max(pictures_needed(distance, spread), len(values) + 1)
+
+
 def every(outcomes) -> str:
     """All cases of a claim together ("on every set, at every level").
 

@@ -48,9 +48,16 @@ def test_crops_may_stand_for_whole_pictures_in_the_faithful_reading_alone():
     runs = evidence(*(side(m, "set9@128", flat(gain)) for m, gain in ((BM3D, 0), (FAITHFUL, 1), (PAPER, 1))))
     outcome, cases = judged(claim_tests.beats, runs, **GIVEN)
     assert outcome == PART
+    assert {run.picture for run in cases[1].lacking} <= set(pictures("set9"))
     found = {case.reading: (case.outcome, case.n, case.what.partition(",")[0]) for case in cases}
     assert found == {"faithful": (HOLDS, 9, "set9@128"), "paper": (MISSING, 0, "set9")}
     assert judged(claim_tests.beats, runs, **GIVEN | {"instead": None})[0] == MISSING
+
+
+def test_where_nothing_is_there_yet_the_cheaper_runs_are_asked_for():
+    cases = judged(claim_tests.beats, evidence(), **GIVEN)[1]
+    asked = {case.reading: {run.picture.partition("@")[2] for run in case.lacking} for case in cases}
+    assert asked == {"faithful": {"128"}, "paper": {""}}
 
 
 @pytest.mark.parametrize("short", [dict(steps=400), dict(width=24), dict(learning_rate=4e-3), dict(answer="average")])

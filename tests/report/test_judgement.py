@@ -8,7 +8,7 @@ from scipy import stats
 
 from b2g.report import judgement
 from b2g.report.judgement import (
-    FAILS, HOLDS, MISSING, PART, UNTESTABLE, Case, Wanted, across, decide, enough, every, scope_of, verdict_of, within,
+    FAILS, HOLDS, MISSING, PART, UNTESTABLE, Case, Wanted, across, decide, enough, enough_within, every, scope_of, verdict_of, within,
 )
 
 SPREAD = np.array([-0.1, -0.05, 0.0, 0.05, 0.1])
@@ -52,6 +52,12 @@ def test_the_pictures_that_would_tell_grow_with_the_square_of_the_spread():
     assert many == pytest.approx(9 * few, rel=0.02)
     assert enough(10 + SPREAD) == len(SPREAD) + 1  # told already: never fewer than there are
     assert enough([1.0]) == 2 and enough([]) == 1
+
+
+def test_the_pictures_that_would_tell_a_bound_grow_as_the_mean_comes_near_it():
+    values = 10 * SPREAD
+    assert enough_within(values + 1.2, high=1.0) == pytest.approx(4 * enough_within(values + 1.4, high=1.0), rel=0.02)
+    assert enough_within(values, high=0.0) == enough_within([1.0, 1.0], high=0.5) + 3 == len(values) + 1
 
 
 def test_every_agrees_with_its_words_on_all_triples():
