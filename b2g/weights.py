@@ -47,6 +47,9 @@ def _by_first_digits(file, digits, address) -> Path:
     for folder in ([Path(mirror)] if mirror else []) + [cache_folder()]:
         if (folder / file).is_file() and _begins(folder / file, digits):
             return folder / file
+    if os.environ.get("B2G_OFFLINE"):
+        raise B2GError(f"{address} could not be downloaded (B2G_OFFLINE is set); put the file into "
+                       f"{(cache_folder() / file).parent}")
     return _download(cache_folder() / file, digits, address)
 
 

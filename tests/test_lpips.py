@@ -120,6 +120,7 @@ def test_refused():
 def nowhere(monkeypatch, tmp_path):
     """No mirror, an empty cache, no network, and nothing kept from other tests."""
     monkeypatch.delenv("B2G_DATA_MIRROR", raising=False)
+    monkeypatch.delenv("B2G_OFFLINE", raising=False)
     monkeypatch.setenv("B2G_CACHE", str(tmp_path))
 
     def refuse(*_, **__):
@@ -139,6 +140,14 @@ def test_without_weights_one_sentence(nowhere, backbone):
     with pytest.raises(B2GError, match="^https://.* could not be downloaded .*; check the network, or "):
         lpips(picture, picture, backbone)
     assert not [path for path in nowhere.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_1", "alexnet"])
+def test_offline_the_network_is_not_asked(nowhere, monkeypatch, name):
+    monkeypatch.setenv("B2G_OFFLINE", "1")
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", lambda *_: pytest.fail("the network was asked"))
+    with pytest.raises(B2GError, match="B2G_OFFLINE is set"):
+        weights.fetch_weights(name)
 
 
 def test_alexnets_weights_are_known_by_their_first_digits(nowhere, monkeypatch):
