@@ -10,7 +10,7 @@ import numpy as np
 
 from b2g.method import canonical_json
 from b2g.report.evidence import configured, pictures
-from b2g.report.statistics import Interval, bootstrap, paired
+from b2g.report.statistics import Interval, bootstrap, paired, pictures_needed
 
 WHERE, STEPS = "set9@64", 400
 THRESHOLDS = (15.0, 25.0, 40.0, 55.0, 70.0, 85.0, 100.0)
@@ -79,11 +79,26 @@ class Study:
         Where the paper's choice is the best, the lead is over the runner-up. None where nothing compares. The
         best of k is picked by its mean, so its interval is that of k - 1 comparisons at once (Bonferroni).
         """
+        pair = self._pair()
+        if pair is None:
+            return None
+        first, other = pair
+        level = 1 - 0.05 / (len(self.fair()) - 1)
+        return first.label, other.label, bootstrap(first.gains - other.gains, level=level)
+
+    def needed(self, effect):
+        """About how many crops would tell a lead of `effect`, by the spread of the lead; None if unknown."""
+        pair = self._pair()
+        spread = np.std(pair[0].gains - pair[1].gains, ddof=1) if pair and len(pair[0].crops) > 1 else 0.0
+        return pictures_needed(effect, float(spread)) if spread > 0 else None
+
+    def _pair(self):
+        """The best choice, and the paper's or (where that is best) the next; None where nothing compares."""
         first, *others = sorted(self.fair(), key=lambda point: -point.gains.mean()) or [None]
         if not others:
             return None
-        other = others[0] if first.label == self.chosen else next(p for p in others if p.label == self.chosen)
-        return first.label, other.label, bootstrap(first.gains - other.gains, level=1 - 0.05 / len(others))
+        paper = [point for point in others if point.label == self.chosen]
+        return first, (paper or others)[0]
 
     @property
     def finding(self):
@@ -166,6 +181,7 @@ def draw(axes, made, unit="dB"):
     axes.plot([chosen], [0], "D", color="#D55E00", zorder=3)
     axes.set_xlim(-0.4, len(made.points) - 0.6)
     if made.n == (0, 0):
+        axes.set_yticks([])
         axes.text(0.5, 0.6, "not run yet", transform=axes.transAxes, ha="center", color="0.4")
     crops = " to ".join(dict.fromkeys(map(str, made.n)))
     axes.set_title(f"{made.reading}, σ = {made.level:g}, n = {crops}", fontsize=9)

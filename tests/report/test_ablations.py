@@ -44,6 +44,9 @@ def test_the_best_choice_leads_by_an_interval_for_all_comparisons_at_once():
     gains = np.array([row[1] - row[2] for row in table.values()])
     peer = stats.t.interval(1 - 0.05 / 2, 4, gains.mean(), stats.sem(gains))  # five crops: Student's
     assert (first, other, lead.sign) == ("0.4", "0.8", 1) and (lead.low, lead.high) == pytest.approx(peer)
+    expected = (1.959964 + 0.841621) ** 2 * gains.var(ddof=1) / 0.005**2  # the textbook's n for 80 % power
+    made = study(runs, "faithful", values("omega", OMEGAS), "0.8", 25)
+    assert made.needed(0.005) == max(2, int(np.ceil(expected))) and made.needed(0.005) > 2
     # Where the paper's choice is best, its lead is over the runner-up.
     first, other, lead = study(runs, "faithful", values("omega", OMEGAS), "0.4", 25).lead()
     assert (first, other) == ("0.4", "0.8") and lead.mean == pytest.approx(gains.mean())
@@ -70,7 +73,7 @@ def test_nothing_stored_is_said_and_drawn():
     from b2g.report import plots
 
     made = study([], "letter", masks("letter"), "DM+D", 50)
-    assert made.finding == "nothing to compare yet" and made.n == (0, 0)
+    assert made.finding == "nothing to compare yet" and made.n == (0, 0) and made.needed(0.05) is None
     with plots() as (_, axes):
         ablations.draw(axes, made)
         assert [text.get_text() for text in axes.get_xticklabels()] == ["DM+D", "DM", "BM+D", "BM", "UM+D", "UM"]
