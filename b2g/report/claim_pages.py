@@ -7,7 +7,7 @@ from collections import Counter
 
 from b2g.report.claims import KINDS, Judged, judge_all
 from b2g.report.figures import Shown
-from b2g.report.judgement import OUTCOMES
+from b2g.report.judgement import FAILS, HOLDS, MISSING, OUTCOMES, PART, UNTESTABLE
 from b2g.report.markup import STYLE, Mark, table
 from b2g.report.pages import Verdict
 
@@ -75,9 +75,24 @@ def _cases(judged: Judged) -> str:
     titles = "".join(f'<th scope="col">{title}</th>' for title in columns)
     folded = "" if len(judged.cases) > 6 else " open"
     label = html.escape(f"Measurements for: {judged.claim.claim}")
-    return (f"<details{folded}><summary>What was measured ({len(judged.cases)})</summary>"
+    return (f"<details{folded}><summary>What was measured: {html.escape(tally(judged))}</summary>"
             f'<div class="b2g-scroll" role="region" tabindex="0" aria-label="{label}"><table class="b2g-table">'
             f"<thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table></div></details>")
+
+
+def tally(judged: Judged) -> str:
+    """How many cases of each deciding reading came out how: "faithful: 2 hold, 1 does not hold, 5 open"."""
+    names = {HOLDS: ("holds", "hold"), PART: ("holds in part", "hold in part"), FAILS: ("does not hold", "do not hold"),
+             MISSING: ("open", "open"), UNTESTABLE: ("not testable", "not testable")}
+    counts: dict[str, Counter] = {}
+    for case in judged.cases:
+        if case.decides:
+            counts.setdefault(case.reading, Counter())[case.outcome] += 1
+    parts = []
+    for reading, found in counts.items():
+        words = ", ".join(f"{found[outcome]} {names[outcome][found[outcome] > 1]}" for outcome in OUTCOMES if found[outcome])
+        parts.append(f"{reading}: {words}" if reading else words)
+    return "; ".join(parts)
 
 
 def _case(case, columns) -> str:

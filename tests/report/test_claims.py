@@ -199,6 +199,13 @@ def test_missing_runs_are_counted_once_with_what_they_cost():
                          "1 of them of unknown cost.")
 
 
+def test_a_folded_list_of_cases_says_how_they_came_out():
+    outcomes = [("faithful", HOLDS), ("faithful", HOLDS), ("faithful", FAILS), ("paper", MISSING)]
+    cases = tuple(Case("", outcome, reading=reading) for reading, outcome in outcomes)
+    found = claims.Judged(made_up(HOLDS).claim, (*cases, Case("", FAILS, reading="letter", decides=False)))
+    assert claim_pages.tally(found) == "faithful: 2 hold, 1 does not hold; paper: 1 open"
+
+
 def test_the_overview_counts_every_claim_once():
     judged = [made_up(HOLDS), made_up(HOLDS), made_up(PART)]
     shown = repr(claim_pages.overview(judged))  # result, ablation, theory, method, cost, all
