@@ -33,7 +33,7 @@ class Costs:
         self._method: dict[str, list[tuple[int, float]]] = {}
         for record in records:
             spent = record.cpu_seconds if device == "cpu" and record.cpu_seconds else record.seconds
-            if record.done and record.device.startswith(device) and spent:
+            if record.done and record.watch != "training" and record.device.startswith(device) and spent:
                 size = pixels(record.picture)
                 rate = size, spent / (size * record.settings.get("steps", 1))
                 self._exact.setdefault(kind(record.settings), []).append(rate)
