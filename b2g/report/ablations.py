@@ -1,7 +1,7 @@
 """The paper's ablations (Figures 13, 14 and 15) from records: what each choice gains over the paper's own.
 
 Every comparison is paired: the same crop, the same noise, one setting changed. Intervals are over crops.
-The two readings, ``faithful`` and ``letter``, are those of `b2g.report.evidence`, at 400 steps.
+The two readings, ``faithful`` and ``letter``, are those of `b2g.report.readings`, at 400 steps.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from b2g.method import canonical_json
-from b2g.report.evidence import configured, pictures
+from b2g.report.readings import configured, pictures
 from b2g.report.statistics import Interval, bootstrap, paired, pictures_needed
 
 WHERE, STEPS = "set9@64", 400

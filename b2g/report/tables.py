@@ -12,8 +12,8 @@ from b2g.errors import B2GError
 from b2g.report import layouts
 from b2g.report.cells import Found, Row
 from b2g.report.columns import Column, columns_of
-from b2g.report.evidence import pictures
 from b2g.report.printed import printed
+from b2g.report.readings import pictures
 
 NUMBERS = (2, 3, 4, 5)
 EQUALS = "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"

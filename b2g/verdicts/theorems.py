@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from b2g import masks, theory
-from b2g.report.evidence import Evidence
-from b2g.report.judgement import aside, fact
 from b2g.theory import game, integrals
+from b2g.verdicts.evidence import Evidence
+from b2g.verdicts.judgement import aside, fact
 
 OMEGA, GAMMA, SIGMA, THRESHOLD = 0.8, 0.5, 25.0, 40.0
 DRAWS, SIDE = 240, 40

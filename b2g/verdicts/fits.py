@@ -12,9 +12,10 @@ from scipy.stats import spearmanr
 
 from b2g.errors import B2GError
 from b2g.report import records as stored
-from b2g.report.claim_tests import choices, readings_of, shown
-from b2g.report.evidence import DECIDING, Evidence, configured, pictures, rival, words
-from b2g.report.judgement import LEAST, MISSING, Case, decide, enough_within, within
+from b2g.report.readings import DECIDING, configured, pictures, rival, words
+from b2g.verdicts.comparisons import choices, readings_of, shown
+from b2g.verdicts.evidence import Evidence
+from b2g.verdicts.judgement import LEAST, MISSING, Case, decide, enough_within, within
 
 # The levels that runs of Set9 have; times are averaged over them.
 LEVELS = (25, 50, 75, 100)

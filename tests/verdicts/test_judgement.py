@@ -6,9 +6,23 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from b2g.report import judgement
-from b2g.report.judgement import (
-    FAILS, HOLDS, MISSING, PART, UNTESTABLE, Case, Wanted, across, decide, enough, enough_within, every, scope_of, verdict_of, within,
+from b2g.verdicts import judgement
+from b2g.verdicts.judgement import (
+    FAILS,
+    HOLDS,
+    MISSING,
+    PART,
+    UNTESTABLE,
+    Case,
+    Wanted,
+    across,
+    decide,
+    enough,
+    enough_within,
+    every,
+    scope_of,
+    verdict_of,
+    within,
 )
 
 SPREAD = np.array([-0.1, -0.05, 0.0, 0.05, 0.1])

@@ -1,10 +1,10 @@
 """The paper's claims (data/claims.yml) and their verdicts, computed from records, printed cells and the theory.
 
-    from b2g.report import claims
+    from b2g.verdicts import claims
     claims.badge("theorem-1")        # one verdict, for any chapter
     claims.judge_all()               # all of them
 
-A claim names a test and its parameters; the test returns cases; :mod:`b2g.report.judgement` adds them up. No outcome
+A claim names a test and its parameters; the test returns cases; :mod:`b2g.verdicts.judgement` adds them up. No outcome
 is written anywhere.
 """
 
@@ -16,18 +16,18 @@ from functools import cache
 import yaml
 
 from b2g.errors import B2GError
-from b2g.report import claim_arguments, claim_fits, claim_printed, claim_tests, claim_theory
 from b2g.report import records as stored
-from b2g.report.evidence import Evidence
-from b2g.report.judgement import FAILS, HOLDS, MISSING, PART, UNTESTABLE, Case, scope_of, verdict_of
 from b2g.report.pages import Verdict
+from b2g.verdicts import arguments, cells, comparisons, fits, theorems
+from b2g.verdicts.evidence import Evidence
+from b2g.verdicts.judgement import FAILS, HOLDS, MISSING, PART, UNTESTABLE, Case, scope_of, verdict_of
 
 KINDS = {"result": "Results: what the method reaches", "ablation": "Ablations: what each part does",
          "theory": "Theory: what is proved", "method": "Method: what each part is said to be",
          "cost": "Cost: what it takes"}
 BADGES = {HOLDS: True, PART: "part", FAILS: False, MISSING: "missing", UNTESTABLE: "untestable"}
-BASIS = {claim_tests: "runs", claim_fits: "runs", claim_printed: "the paper's own pages",
-         claim_theory: "algebra and simulation", claim_arguments: "algebra and simulation"}
+BASIS = {comparisons: "runs", fits: "runs", cells: "the paper's own pages",
+         theorems: "algebra and simulation", arguments: "algebra and simulation"}
 TESTS = {test.__name__: test for module in BASIS for test in module.TESTS}
 
 

@@ -3,8 +3,9 @@
 import json
 from hashlib import sha256
 
-from b2g.report.evidence import Evidence, configured, pictures
+from b2g.report.readings import configured, pictures
 from b2g.runs.record import Record
+from b2g.verdicts.evidence import Evidence
 
 
 class NoCosts:

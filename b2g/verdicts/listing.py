@@ -5,11 +5,11 @@ from __future__ import annotations
 import html
 from collections import Counter
 
-from b2g.report.claims import KINDS, Judged, judge_all
 from b2g.report.figures import Shown
-from b2g.report.judgement import FAILS, HOLDS, MISSING, OUTCOMES, PART, UNTESTABLE
 from b2g.report.markup import STYLE, Mark, table
 from b2g.report.pages import Verdict
+from b2g.verdicts.claims import KINDS, Judged, judge_all
+from b2g.verdicts.judgement import FAILS, HOLDS, MISSING, OUTCOMES, PART, UNTESTABLE
 
 # Only translucent colours and the page's own: light and dark pages need no second set.
 LOOK = """<style>

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from b2g import masks, theory
-from b2g.report.claim_theory import SIGMA, THRESHOLD, VIEWS, draws, viewed
-from b2g.report.evidence import Evidence
-from b2g.report.judgement import fact
+from b2g.verdicts.evidence import Evidence
+from b2g.verdicts.judgement import fact
+from b2g.verdicts.theorems import SIGMA, THRESHOLD, VIEWS, draws, viewed
 
 PHOTOGRAPHS = ("camera", "astronaut", "coffee", "chelsea")
 

@@ -13,9 +13,10 @@ from docutils.nodes import make_id
 
 from b2g.errors import B2GError
 from b2g.methods import METHODS
-from b2g.report import claim_arguments, claim_pages, claim_printed, claim_theory, claims
-from b2g.report.evidence import Evidence, pictures
-from b2g.report.judgement import FAILS, HOLDS, MISSING, OUTCOMES, PART, UNTESTABLE, Case, Wanted, verdict_of
+from b2g.report.readings import pictures
+from b2g.verdicts import arguments, cells, claims, listing, theorems
+from b2g.verdicts.evidence import Evidence
+from b2g.verdicts.judgement import FAILS, HOLDS, MISSING, OUTCOMES, PART, UNTESTABLE, Case, Wanted, verdict_of
 
 ROOT = Path(__file__).parents[2]
 ROWS = yaml.safe_load((ROOT / "data" / "claims.yml").read_text("utf-8"))["claims"]
@@ -111,32 +112,32 @@ def test_without_a_single_run_nothing_that_needs_runs_is_decided():
 # --- printed cells and what is at hand ------------------------------------------------------------------
 
 def test_a_printed_row_that_b2g_does_not_lead_refutes_its_table():
-    whole = verdict_of(claim_printed.first_of_row(None, [2, 3, 4, 5]))
-    beaten = claim_printed.first_of_row(None, [2, 3], others=("N2N",))
+    whole = verdict_of(cells.first_of_row(None, [2, 3, 4, 5]))
+    beaten = cells.first_of_row(None, [2, 3], others=("N2N",))
     assert whole == HOLDS and verdict_of(beaten) == PART
     assert [case.outcome for case in beaten] == [FAILS, HOLDS, FAILS, FAILS]  # CBSD68 25: 0.858 against 0.857
     assert "Urban100 25: N2N" in beaten[0].value  # 30.66 against 30.00
-    assert verdict_of(claim_printed.first_of_row(None, [4], others=("N2N",))) == HOLDS  # 0.930 ties 0.930
+    assert verdict_of(cells.first_of_row(None, [4], others=("N2N",))) == HOLDS  # 0.930 ties 0.930
 
 
 def test_the_share_of_rows_behind_is_counted():
     # By hand: Urban100 25 (30.66), Kodak24 25 (32.48), CBSD68 25 (31.22) of N2N, Set9 75 (27.86) of Ne2Ne.
-    case = claim_printed.seldom_behind(None, [2, 3])[0]
+    case = cells.seldom_behind(None, [2, 3])[0]
     assert case.value.startswith("4 of 22 rows") and case.outcome == HOLDS
-    assert claim_printed.seldom_behind(None, [2, 3], share=0.1)[0].outcome == FAILS
+    assert cells.seldom_behind(None, [2, 3], share=0.1)[0].outcome == FAILS
 
 
 @pytest.mark.parametrize("psnr, levels, expected", [(0.29, [30], HOLDS), (0.29, [50], FAILS), (0.29, [30, 50], PART)])
 def test_a_printed_margin_is_compared_to_the_printed_decimals(psnr, levels, expected):
-    cases = claim_printed.margin(None, "Planaria", levels, "N2N", psnr)
+    cases = cells.margin(None, "Planaria", levels, "N2N", psnr)
     assert verdict_of(cases) == expected
 
 
 def test_what_is_not_at_hand_is_named_until_it_is():
-    case, = claim_printed.at_hand(None, ["ne2ne"], ["sidd"], ["the supplement"])
+    case, = cells.at_hand(None, ["ne2ne"], ["sidd"], ["the supplement"])
     assert case.outcome == UNTESTABLE
     assert all(word in case.what for word in ("ne2ne", "sidd", "supplement"))
-    assert claim_printed.at_hand(None, ["bm3d"], ["set9"])[0].outcome == MISSING
+    assert cells.at_hand(None, ["bm3d"], ["set9"])[0].outcome == MISSING
 
 
 # --- algebra and simulation --------------------------------------------------------------------------------
@@ -144,16 +145,16 @@ def test_what_is_not_at_hand_is_named_until_it_is():
 @pytest.mark.parametrize(
     "test, given, expected",
     [
-        (claim_arguments.signs, {}, FAILS), (claim_arguments.signs, {"share": 0.6}, HOLDS),
-        (claim_arguments.omega_limit, {}, PART), (claim_arguments.omega_limit, {"tolerance": 1.1}, HOLDS),
-        (claim_arguments.mask_rate, {}, PART), (claim_arguments.mask_rate, {"levels": (5,)}, HOLDS),
-        (claim_arguments.detail_is_edge, {"share": 0.0, "levels": (25,)}, HOLDS),
-        (claim_arguments.detail_is_edge, {"share": 0.9, "levels": (25,)}, FAILS),
-        (claim_theory.invariance, {}, PART), (claim_theory.propositions, {}, FAILS),
-        (claim_theory.corollary_1, {}, HOLDS), (claim_theory.theorem_1, {}, FAILS),
-        (claim_theory.noise2self, {}, HOLDS), (claim_theory.noise2self, {"power": 1e-6}, FAILS),
-        (claim_theory.noise2self_dual, {}, PART), (claim_theory.theorem_2, {}, FAILS),
-        (claim_theory.supervised_minimum, {}, PART),
+        (arguments.signs, {}, FAILS), (arguments.signs, {"share": 0.6}, HOLDS),
+        (arguments.omega_limit, {}, PART), (arguments.omega_limit, {"tolerance": 1.1}, HOLDS),
+        (arguments.mask_rate, {}, PART), (arguments.mask_rate, {"levels": (5,)}, HOLDS),
+        (arguments.detail_is_edge, {"share": 0.0, "levels": (25,)}, HOLDS),
+        (arguments.detail_is_edge, {"share": 0.9, "levels": (25,)}, FAILS),
+        (theorems.invariance, {}, PART), (theorems.propositions, {}, FAILS),
+        (theorems.corollary_1, {}, HOLDS), (theorems.theorem_1, {}, FAILS),
+        (theorems.noise2self, {}, HOLDS), (theorems.noise2self, {"power": 1e-6}, FAILS),
+        (theorems.noise2self_dual, {}, PART), (theorems.theorem_2, {}, FAILS),
+        (theorems.supervised_minimum, {}, PART),
     ],
 )  # fmt: skip
 def test_what_section_3_and_4_argue_is_decided_by_the_theorys_functions(test, given, expected):
@@ -162,15 +163,15 @@ def test_what_section_3_and_4_argue_is_decided_by_the_theorys_functions(test, gi
 
 def test_theorem_1_would_be_seen_to_hold_with_its_cross_term(monkeypatch):
     """The same judge on the mended identity: the test can say "holds"."""
-    monkeypatch.setattr(claim_theory.theory, "theorem_1", claim_theory.theory.mended_theorem_1)
-    assert verdict_of(claim_theory.theorem_1(None)) == HOLDS
+    monkeypatch.setattr(theorems.theory, "theorem_1", theorems.theory.mended_theorem_1)
+    assert verdict_of(theorems.theorem_1(None)) == HOLDS
 
 
 def test_theorem_2_would_be_seen_to_hold_under_a_payoff_that_mends_it(monkeypatch):
-    mended = claim_theory.theory.PAYOFFS["x*/x"]
-    monkeypatch.setattr(claim_theory.theory, "PAYOFFS", dict.fromkeys(claim_theory.PAYOFFS, mended))
-    monkeypatch.setattr(claim_theory.game, "printed_distance_rate", claim_theory.game.distance_rate)
-    assert verdict_of(claim_theory.theorem_2(None)) == HOLDS
+    mended = theorems.theory.PAYOFFS["x*/x"]
+    monkeypatch.setattr(theorems.theory, "PAYOFFS", dict.fromkeys(theorems.PAYOFFS, mended))
+    monkeypatch.setattr(theorems.game, "printed_distance_rate", theorems.game.distance_rate)
+    assert verdict_of(theorems.theorem_2(None)) == HOLDS
 
 
 # --- the page -------------------------------------------------------------------------------------------
@@ -183,7 +184,7 @@ def made_up(outcome, **change):
 @pytest.mark.parametrize("outcome", OUTCOMES)
 def test_a_claim_shows_its_badge_its_test_and_its_measurements(outcome):
     found = made_up(outcome)
-    markup = claim_pages.claim_markup(found)
+    markup = listing.claim_markup(found)
     assert f">{outcome}</span>" in markup and "A &lt; B &amp; more." in markup
     assert html.escape(found.claim.written) in markup and "+0.10 dB" in markup and "<td>9</td>" in markup
     assert repr(found.verdict).startswith(f"{outcome}: A < B")
@@ -194,7 +195,7 @@ def test_missing_runs_are_counted_once_with_what_they_cost():
     found = made_up(MISSING, lacking=runs)
     twice = claims.Judged(found.claim, found.cases * 2)
     for each in (found, twice):
-        words, = claim_pages.missing_words(each)
+        words, = listing.missing_words(each)
         assert words == ("Missing for the reading faithful: at least 3 runs, about 2 hours on one CPU core, "
                          "1 of them of unknown cost.")
 
@@ -203,12 +204,12 @@ def test_a_folded_list_of_cases_says_how_they_came_out():
     outcomes = [("faithful", HOLDS), ("faithful", HOLDS), ("faithful", FAILS), ("paper", MISSING)]
     cases = tuple(Case("", outcome, reading=reading) for reading, outcome in outcomes)
     found = claims.Judged(made_up(HOLDS).claim, (*cases, Case("", FAILS, reading="letter", decides=False)))
-    assert claim_pages.tally(found) == "faithful: 2 hold, 1 does not hold; paper: 1 open"
+    assert listing.tally(found) == "faithful: 2 hold, 1 does not hold; paper: 1 open"
 
 
 def test_the_overview_counts_every_claim_once():
     judged = [made_up(HOLDS), made_up(HOLDS), made_up(PART)]
-    shown = repr(claim_pages.overview(judged))  # result, ablation, theory, method, cost, all
+    shown = repr(listing.overview(judged))  # result, ablation, theory, method, cost, all
     for line in (r"holds +2 +0 +0 +0 +0 +2", r"holds in part +1 +0 +0 +0 +0 +1", r"all +3 +0 +0 +0 +0 +3"):
         assert re.search(rf"^{line}$", shown, re.MULTILINE)
 
@@ -216,7 +217,7 @@ def test_the_overview_counts_every_claim_once():
 def test_a_page_of_a_kind_has_each_of_its_claims():
     judged = claims.judge_all(evidence())
     for kind in claims.KINDS:
-        markup = claim_pages.page(kind, judged)._repr_html_()
+        markup = listing.page(kind, judged)._repr_html_()
         assert re.findall(r'id="claim-([a-z0-9-]+)"', markup) == [row["id"] for row in ROWS if row["kind"] == kind]
 
 

@@ -7,9 +7,10 @@ claim, for the runs.
 from __future__ import annotations
 
 from b2g.methods import METHODS
-from b2g.report.evidence import Evidence, enough_pictures, pictures
-from b2g.report.judgement import MISSING, UNTESTABLE, Case, fact
 from b2g.report.printed import ONE_PICTURE, printed
+from b2g.report.readings import pictures
+from b2g.verdicts.evidence import Evidence, enough_pictures
+from b2g.verdicts.judgement import MISSING, UNTESTABLE, Case, fact
 
 
 def rows_of(tables):

@@ -12,12 +12,23 @@ from itertools import product
 
 import numpy as np
 
-from b2g.report.evidence import DECIDING, Evidence, configured, pictures, rival, words
-from b2g.report.judgement import (
-    DECIDED, FAILS, HOLDS, LEAST, MISSING, UNTESTABLE, Case, decide, enough, fact, interval,
-)
 from b2g.report.printed import printed_value
+from b2g.report.readings import DECIDING, configured, pictures, rival, words
 from b2g.report.statistics import paired, picture_means
+from b2g.verdicts.evidence import Evidence
+from b2g.verdicts.judgement import (
+    DECIDED,
+    FAILS,
+    HOLDS,
+    LEAST,
+    MISSING,
+    UNTESTABLE,
+    Case,
+    decide,
+    enough,
+    fact,
+    interval,
+)
 
 UNITS = {"psnr": "dB", "ssim_2d": "", "lpips": ""}
 SIGNS = {"gaussian": "σ", "poisson": "λ"}
