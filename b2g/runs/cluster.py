@@ -165,7 +165,7 @@ def _outcome(reference, task: Task, device: str) -> Outcome:
         return ray.get(reference)
     except errors.RayTaskError as error:
         if isinstance(error.cause, ImportError):
-            lack = f"the node {error.ip} of the Ray cluster cannot run b2g ({_first_line(error.cause)})"
+            lack = f"a node of the Ray cluster cannot run b2g ({_first_line(error.cause)})"
             raise B2GError(f"{lack}; install this package there.") from error
         state, reason = "failed", f"{type(error.cause).__name__}: {error.cause}"
     except (errors.LocalRayletDiedError, errors.RuntimeEnvSetupError) as error:  # no run will do better
