@@ -9,6 +9,8 @@ from __future__ import annotations
 import concurrent.futures
 import multiprocessing
 import os
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -97,7 +99,8 @@ def _in_processes(waiting: deque, slots: list[str], precision: str, timeout: flo
     on_cpu = max(1, sum(slot == "cpu" for slot in slots))
     threads = max(1, (os.cpu_count() or 1) // on_cpu)
     # "spawn", since a forked process cannot use CUDA. One pool a slot, so that each worker keeps to its device.
-    pools = [ProcessPool(max_workers=1, context=multiprocessing.get_context("spawn")) for _ in slots]
+    spawn = multiprocessing.get_context("spawn")
+    pools = [ProcessPool(max_workers=1, context=spawn, initializer=_end_with, initargs=[os.getpid()]) for _ in slots]
     running: dict = {}
 
     def start(slot: int) -> None:
@@ -120,6 +123,17 @@ def _in_processes(waiting: deque, slots: list[str], precision: str, timeout: flo
         for pool in pools:
             pool.stop()
             pool.join()
+
+
+def _end_with(driver: int) -> None:
+    """End this worker when its driver is gone: a killed sweep must not go on computing what nobody will keep."""
+
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _outcome(future, task: Task, device: str, timeout: float | None) -> Outcome:

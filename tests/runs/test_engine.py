@@ -120,8 +120,9 @@ def test_a_killed_worker_costs_its_own_run(store):
     assert second.done and not list(outcomes)
 
 
-def _children() -> list[int]:
-    return [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and _parent(pid) == os.getpid()]
+def _children(parent=None) -> list[int]:
+    parent = parent or os.getpid()
+    return [int(pid) for pid in os.listdir("/proc") if pid.isdigit() and _parent(pid) == parent]
 
 
 def _stat(pid) -> list[str]:
@@ -183,6 +184,23 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path):
     assert done.returncode == 0 and f"{len(kept)} done, {12 - len(kept)} missing" in done.stdout
     ids = [line.split(",")[0] for line in (tmp_path / "data/records/runs.csv").read_text().splitlines()[1:]]
     assert len(ids) == len(set(ids)) == 12 and kept <= set(ids)
+
+
+def test_a_killed_sweep_leaves_no_worker_behind(tmp_path):
+    """Its worker is in the middle of a run of hours; a second after the driver's death it is gone."""
+    (tmp_path / "plan.yml").write_text(PLAN.replace("steps: 30", "steps: 2000000"))
+    driver = subprocess.Popen([sys.executable, "-m", "b2g", "sweep", str(tmp_path / "plan.yml"), "--quiet", "--device",
+                               "cpu", "--data", str(tmp_path / "data")], stdout=subprocess.DEVNULL)  # fmt: skip
+    workers = []
+    while not workers:
+        time.sleep(0.3)
+        workers = [pid for pid in _children(driver.pid) if _cpu(pid) > 4 and "resource_tracker" not in _words(pid)]
+    driver.kill()
+    driver.wait()
+    deadline = time.monotonic() + 60
+    while any("spawn_main" in _words(pid) for pid in workers):
+        assert time.monotonic() < deadline, "a worker outlived its driver by a minute"
+        time.sleep(0.3)
 
 
 def _ids(base) -> set:
