@@ -309,12 +309,15 @@ def test_a_lost_node_costs_no_run(ray, tmp_path):
 
     def meet(run):
         with open(tmp_path / str(run.repeat), "a") as file:
-            print("one more", file=file)
+            print(os.getpid(), file=file)
         wait_for(lambda: (tmp_path / "go").exists(), "the node to be lost")
 
     def lose():
-        wait_for(lambda: (tmp_path / "0").exists() and (tmp_path / "1").exists(), "both runs to begin")
+        """The other run may go on only when the lost node's worker has ended with it."""
+        wait_for(lambda: all((tmp_path / name).exists() and (tmp_path / name).read_text() for name in "01"), "both runs")
         nodes.remove_node(lost, allow_graceful=False)
+        pids = [int((tmp_path / name).read_text()) for name in "01"]
+        wait_for(lambda: not all(psutil.pid_exists(pid) for pid in pids), "the worker to end with its node")
         (tmp_path / "go").touch()
 
     ray.shutdown()
