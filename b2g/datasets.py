@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from b2g.errors import B2GError
 from b2g.fetch import fetch_file
+from b2g.files import carried
 from b2g.images import read, to_batch
 
 _RAW = "https://raw.githubusercontent.com/"
@@ -206,9 +207,7 @@ def _find(name) -> dict[str, Listed]:
 
 def _rows(table) -> list[dict]:
     """A table that the wheel carries in b2g/_data and a working copy in data/ beside the package."""
-    packaged = resources.files("b2g") / "_data" / table
-    path = packaged if packaged.is_file() else Path(__file__).parent.parent / "data" / table
-    return list(csv.DictReader(path.read_text("utf-8").splitlines()))
+    return list(csv.DictReader(carried(table).read_text("utf-8").splitlines()))
 
 
 @cache

@@ -9,6 +9,7 @@ import secrets
 import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +195,13 @@ def encode(array: np.ndarray, suffix: str, name="picture", icc=None, exif=None) 
     except (OSError, ValueError) as error:  # WebP ends at 16383 pixels, JPEG at 65535, its EXIF at 64 KiB
         raise B2GError(f"{name}: {kind} cannot hold this picture ({error}); use .png or .tif") from error
     return out.getvalue()
+
+
+def carried(*parts):
+    """A file or folder that comes with the package: b2g/_data in a wheel, data/ beside the package in a working copy."""
+    packaged = resources.files("b2g").joinpath("_data", *parts)
+    here = packaged.is_file() or packaged.is_dir()
+    return packaged if here else Path(__file__).parents[1].joinpath("data", *parts)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import csv
 import hashlib
 import os
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
 import pooch
@@ -16,6 +15,7 @@ from requests.exceptions import RequestException
 
 from b2g.errors import B2GError
 from b2g.fetch import cache_folder, fetch_file
+from b2g.files import carried
 
 _WHOLE = 64  # hex digits of a SHA-256
 _TIMEOUT = 30.0  # seconds without an answer
@@ -79,6 +79,4 @@ def _download(path, digits, address) -> Path:
 
 @cache
 def _rows() -> dict[str, dict]:
-    packaged = resources.files("b2g") / "_data" / "manifest-weights.csv"
-    path = packaged if packaged.is_file() else Path(__file__).parent.parent / "data" / "manifest-weights.csv"
-    return {row["name"]: row for row in csv.DictReader(path.read_text("utf-8").splitlines())}
+    return {row["name"]: row for row in csv.DictReader(carried("manifest-weights.csv").read_text("utf-8").splitlines())}

@@ -20,7 +20,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from importlib import resources
 from itertools import product
 from pathlib import Path
 
@@ -29,6 +28,7 @@ import yaml
 from b2g import datasets
 from b2g.errors import B2GError
 from b2g.face import choose_method
+from b2g.files import carried
 from b2g.runs.spec import Run, specify
 
 _FIELDS = {"pictures", "crop", "take", "noise", "levels", "repeats", "protocol", "watch", "keep", "methods", "grid"}
@@ -129,5 +129,4 @@ def _methods(block, level) -> list:
 
 
 def _folder():
-    packaged = resources.files("b2g").joinpath("_data", "plans")
-    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "data" / "plans"
+    return carried("plans")

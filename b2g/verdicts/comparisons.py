@@ -14,7 +14,7 @@ import numpy as np
 
 from b2g.report.printed import printed_value
 from b2g.report.readings import DECIDING, configured, pictures, rival, words
-from b2g.report.statistics import paired, picture_means
+from b2g.report.statistics import bootstrap, paired, picture_means
 from b2g.verdicts.evidence import Evidence
 from b2g.verdicts.judgement import (
     DECIDED,
@@ -27,7 +27,6 @@ from b2g.verdicts.judgement import (
     decide,
     enough,
     fact,
-    interval,
 )
 
 UNITS = {"psnr": "dB", "ssim_2d": "", "lpips": ""}
@@ -95,7 +94,7 @@ def _contest(evidence, places, sides, noise, level, rule) -> Case:
         first, second = (evidence.runs(side, names, noise, level) for side in sides)
         differences = paired(first, second, rule["metric"])[1] * (-1 if rule["lower"] else 1)
         outcome, found = decide(differences + rule["allowance"], rule["effect"], rule["least"])
-        value, lacking = shown(interval(differences), UNITS.get(rule["metric"], "")), ()
+        value, lacking = shown(bootstrap(differences), UNITS.get(rule["metric"], "")), ()
         value += failed_words([state for side in sides for state in evidence.failures(side, names, noise, level)])
         if outcome == MISSING:
             lacking = evidence.shortage(sides, names, noise, level, found.n, rule["least"])

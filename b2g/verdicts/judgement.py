@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.stats import t as student
 
 from b2g.report.statistics import Interval, bootstrap, pictures_needed
 
@@ -61,22 +60,13 @@ def aside(case: Case) -> Case:
     return replace(case, decides=False)
 
 
-def interval(values) -> Interval:
-    """The mean of one value a picture with its 95 % interval: bootstrap, or Student's below five values."""
-    values = np.asarray(list(values), dtype=np.float64)
-    if not 2 <= len(values) < LEAST:
-        return bootstrap(values)
-    reach = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return Interval(float(values.mean()), float(values.mean() - reach), float(values.mean() + reach), len(values))
-
-
 def decide(values, effect: float = 0.0, least: int = LEAST) -> tuple[str, Interval]:
     """Whether ``values`` (one a picture: ours minus theirs) say "better", by at least ``effect``.
 
     Holds if the whole interval lies above 0 and reaches ``effect``; in part if it lies above 0 and wholly under
     ``effect``; fails if it lies below 0, or reaches 0 or less and stays under ``effect``; else more is needed.
     """
-    found = interval(values)
+    found = bootstrap(values)
     if found.n < max(least, 2):
         return MISSING, found
     if found.low > 0:
@@ -86,7 +76,7 @@ def decide(values, effect: float = 0.0, least: int = LEAST) -> tuple[str, Interv
 
 def within(values, low: float = -np.inf, high: float = np.inf, least: int = LEAST) -> tuple[str, Interval]:
     """Whether the mean of ``values`` lies in [low, high]: holds if the interval does, fails if it lies outside."""
-    found = interval(values)
+    found = bootstrap(values)
     if found.n < max(least, 2):
         return MISSING, found
     if low <= found.low and found.high <= high:

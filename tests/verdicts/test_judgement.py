@@ -49,7 +49,7 @@ def test_a_case_is_decided_by_its_interval(values, effect, expected):
 
 def test_few_values_get_students_interval():
     values = [1.0, 1.5, 2.2]
-    found = judgement.interval(values)
+    found = judgement.bootstrap(values)
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     assert (found.low, found.high) == pytest.approx((low, high), rel=1e-12)
     assert decide(values, least=3)[0] == (HOLDS if low > 0 else MISSING)
