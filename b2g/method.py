@@ -21,6 +21,14 @@ from torch import Tensor
 from b2g.errors import B2GError
 
 
+def added_later(default):
+    """A field that joined a method after runs of it were recorded, with the value that leaves those runs as they were.
+
+    At this value it stays out of :meth:`Method.identity`, so the old runs are still the same runs.
+    """
+    return field(default=default, metadata={"added_later": True})
+
+
 @dataclass(frozen=True)
 class Circumstances:
     """What a run is carried out with; none of it belongs to the method's identity.
@@ -89,8 +97,13 @@ class Method:
         return replace(self, **changes)
 
     def identity(self) -> str:
-        """Canonical JSON of name, revision and every setting: equal exactly when two runs are meant to be."""
-        return canonical_json({"method": self.name, "revision": self.revision, **asdict(self)})
+        """Canonical JSON of name, revision and settings: equal exactly when two runs are meant to be.
+
+        A setting that was added later is left out while it has its default (:func:`added_later`).
+        """
+        silent = {f.name for f in fields(self) if "added_later" in f.metadata and getattr(self, f.name) == f.default}
+        settings = {name: value for name, value in asdict(self).items() if name not in silent}
+        return canonical_json({"method": self.name, "revision": self.revision, **settings})
 
     def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
         raise NotImplementedError

@@ -12,7 +12,7 @@ from b2g.errors import B2GError
 from b2g.fit import build
 from b2g.loop import BlindSpotLoop
 from b2g.losses import b2g_loss, uniform_loss
-from b2g.method import Circumstances, Denoised, canonical_json
+from b2g.method import Circumstances, Denoised, added_later, canonical_json
 from b2g.methods import B2G, BM3D, METHODS, ZSN2N, Self2Self
 from b2g.methods.zs_n2n import NoisePredictor, _PairObjective, pair_downsample
 
@@ -102,6 +102,16 @@ def test_every_setting_and_the_revision_are_part_of_the_identity(name, monkeypat
     monkeypatch.setattr(METHODS[name], "revision", 2)
     found.add(method.identity())
     assert len(found) == len(dataclasses.fields(method)) + 2
+
+
+def test_a_setting_added_later_leaves_the_identity_of_older_runs_alone():
+    @dataclasses.dataclass(frozen=True)
+    class Grown(ZSN2N):
+        extra: int = added_later(0)
+
+    assert Grown(steps=7).identity() == ZSN2N(steps=7).identity()
+    assert Grown(steps=7, extra=1).identity() != ZSN2N(steps=7).identity()
+    assert json.loads(Grown(extra=2).identity())["extra"] == 2
 
 
 OTHER = dict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from statistics import median
 
@@ -44,7 +45,7 @@ class Costs:
 
         Taken from the runs nearest in size, since small pictures cost more a pixel.
         """
-        settings = {"method": method.name, **method.__dict__}
+        settings = json.loads(method.identity())
         known = self._exact.get(kind(settings)) or self._method.get(method.name)
         if not known:
             return None

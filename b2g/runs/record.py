@@ -120,10 +120,11 @@ def label(settings: dict, level: float | None = None) -> str:
     method = METHODS.get(name)
     if method is None:
         return name
+    settings = {f.name: f.default for f in fields(method)} | settings  # a setting that was added later had its default
     best = None
     for profile in method.profiles:
         full = asdict(method.profile(profile))
-        changed = {key: settings[key] for key in full if key in settings and _plain(settings[key]) != _plain(full[key])}
+        changed = {key: settings[key] for key in full if _plain(settings[key]) != _plain(full[key])}
         if profile != "smoke" and (best is None or len(changed) < len(best[1])):
             best = profile, changed
     profile, changed = best
