@@ -71,10 +71,23 @@ class MaskLaw:
         return dual_mask(detail, self.masked, self.detail_masked, **how)
 
 
-def flip(picture: Tensor, which: int) -> Tensor:
-    """Mirror ``(B, C, H, W)`` leftward (bit 0 of ``which``) and upward (bit 1); its own inverse."""
+def flip(picture: Tensor, which: int | Tensor) -> Tensor:
+    """Mirror ``(B, C, H, W)`` leftward (bit 0 of ``which``) and upward (bit 1); its own inverse.
+
+    ``which`` may be a whole-number tensor ``()`` on the picture's device: then nothing waits for its value.
+    """
+    if isinstance(which, Tensor):
+        for bit, axis in ((1, -1), (2, -2)):
+            picture = torch.where((which & bit).bool(), picture.flip(axis), picture)
+        return picture
     axes = [axis for bit, axis in ((1, -1), (2, -2)) if which & bit]
     return picture.flip(axes) if axes else picture
+
+
+def draw_number(below: int, generator: torch.Generator) -> int | Tensor:
+    """A whole number in [0, ``below``): a plain one on the CPU, elsewhere a tensor, so that the host need not wait."""
+    drawn = torch.randint(below, (), generator=generator, device=generator.device)
+    return int(drawn) if drawn.device.type == "cpu" else drawn
 
 
 class BlindSpotLoop:
@@ -117,9 +130,14 @@ class BlindSpotLoop:
         self.detail: Tensor | None = None
         self.last: Tensor | None = None
 
+    @property
+    def capturable(self) -> bool:
+        """Whether every step is the same sequence of kernels that reads nothing the step before has renamed."""
+        return not self.law.dual and not self.guided
+
     def _run(self, mask: Tensor | None) -> Tensor:
         """One stochastic pass of the network, of the masked picture or (no mask) of the whole, as float32."""
-        which = int(torch.randint(4, (), generator=self.generator, device=self.generator.device)) if self.flips else 0
+        which = draw_number(4, self.generator) if self.flips else 0
         guide = flip(self.last, which) if self.guided and self.last is not None else None
         seen = None if mask is None else flip(mask, which)
         with autocast(self.noisy.device, self.precision):

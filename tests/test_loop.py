@@ -64,6 +64,16 @@ def test_flip_is_its_own_inverse(which, axes):
     assert torch.equal(flip(flip(picture, which), which), picture)
 
 
+@pytest.mark.parametrize("which", range(4))
+def test_a_flip_told_by_a_tensor_is_the_flip_told_by_a_number(which):
+    picture = random().contiguous(memory_format=torch.channels_last).requires_grad_()
+    told = flip(picture, torch.tensor(which))
+    assert torch.equal(told, flip(picture, which)) and told.is_contiguous(memory_format=torch.channels_last)
+    weights = random(5)
+    (told * weights).sum().backward()
+    assert torch.equal(picture.grad, flip(weights, which))
+
+
 def test_flips_are_drawn_evenly_and_undone():
     noisy = random()
     network = Asked()
