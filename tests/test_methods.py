@@ -13,7 +13,7 @@ from b2g.fit import build
 from b2g.loop import BlindSpotLoop
 from b2g.losses import b2g_loss, uniform_loss
 from b2g.method import Circumstances, Denoised, added_later, canonical_json
-from b2g.methods import B2G, BM3D, METHODS, ZSN2N, NLRidge, Self2Self
+from b2g.methods import B2G, BM3D, METHODS, ZSN2N, LIChI, NLRidge, Self2Self
 from b2g.methods.zs_n2n import NoisePredictor, _PairObjective, pair_downsample
 
 FITTED = ("b2g", "self2self", "zs_n2n")
@@ -36,6 +36,7 @@ def noisy(height=16, width=16, channels=3, seed=0):
 def test_the_registry_knows_each_method_by_its_name():
     assert METHODS == {
         "b2g": B2G, "self2self": Self2Self, "zs_n2n": ZSN2N, "bm3d": BM3D, "nl_ridge": NLRidge,
+        "lichi": LIChI,
     }  # fmt: skip
     for name, method in METHODS.items():
         assert (
