@@ -1,6 +1,7 @@
 """The engine: fit a network to what an objective asks, keep a running average, log, stop, resume (Algorithm 1).
 
-It knows nothing of masks or pictures: an *objective* does. Every fitted method uses this one loop.
+It knows nothing of masks or pictures: an *objective* does. Every fitted method uses this one loop, and on a GPU it
+replays the step as a CUDA graph (:mod:`b2g.capture`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from b2g.capture import choose_steps
 from b2g.errors import B2GError, Diverged
 from b2g.files import replacing
 from b2g.metrics import psnr
@@ -56,7 +58,12 @@ class Schedule:
 
 
 class Objective(Protocol):
-    """What a method minimises. ``state`` and ``load_state`` serve checkpoints (tensors and numbers only)."""
+    """What a method minimises. ``state`` and ``load_state`` serve checkpoints (tensors and numbers only).
+
+    An objective with ``capturable = True`` states that all its steps are alike: the same kernels whatever ``step`` is,
+    nothing that the host waits for, chance from its ``generator`` (or ``generators``) alone, and no tensor carried
+    over from the step before, unless it is changed in place. Only such steps can be a CUDA graph.
+    """
 
     network: nn.Module
 
@@ -77,9 +84,17 @@ class RunningAverage:
         self.decay, self.sum, self.weight = decay, None, 0.0
 
     def add(self, picture: Tensor) -> None:
+        self.blend(picture)
+        self.count()
+
+    def blend(self, picture: Tensor) -> None:
+        """The device's half of ``add``, in place from the second picture on: a CUDA graph repeats it."""
         share = 1.0 - self.decay
         self.sum = share * picture if self.sum is None else self.sum.lerp_(picture, share)
-        self.weight += share * (1.0 - self.weight)
+
+    def count(self) -> None:
+        """The host's half of ``add``."""
+        self.weight += (1.0 - self.decay) * (1.0 - self.weight)
 
     @property
     def value(self) -> Tensor | None:
@@ -88,11 +103,15 @@ class RunningAverage:
 
 @dataclass
 class Fit:
-    """What a fit leaves: the running average of the estimates (if any was given) and the history."""
+    """What a fit leaves: the running average of the estimates (if any was given) and the history.
+
+    ``engine`` tells how the steps were taken, ``"graph"`` or ``"eager"``, and why where a graph was wished in vain.
+    """
 
     average: Tensor | None
     history: list[dict]
     seconds: float
+    engine: str = "eager"
 
 
 def autocast(device: torch.device, precision: str):
@@ -106,7 +125,8 @@ def autocast(device: torch.device, precision: str):
         else:
             able = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         precision = "bfloat16" if able else "float32"
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    # A weight is used once a pass, so a cache of rounded weights would save nothing, and no CUDA graph may keep one.
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
 
 
 def build(make: Callable[[], nn.Module], seed: int, device: torch.device) -> nn.Module:
@@ -129,14 +149,18 @@ def fit(
     watch: Callable[[Objective, int], dict[str, float]] | None = None,
     checkpoint: Path | None = None,
     identity: str = "",
+    engine: str = "auto",
 ) -> Fit:
     """Minimise ``objective`` by Adam over ``schedule`` and return the running average and the history.
 
     ``average`` is the decay of the running mean of the objective's estimates (None: no mean is kept). ``clean`` is
     used for the shown PSNR only. ``watch`` is called with the objective and the number of steps done at every entry of
     the history (every ``log_every`` steps and at the end), which takes up its numbers. A ``checkpoint`` is written
-    about once a minute and read at the start if its ``identity`` is this run's; it is removed at the end. Raises
-    :class:`~b2g.errors.Diverged` when the loss stops being finite.
+    about once a minute and read at the start if its ``identity`` is this run's; it is removed at the end. ``engine``:
+    see :func:`b2g.capture.choose_steps`. Raises :class:`~b2g.errors.Diverged` when the loss stops being finite.
+
+    A GPU is waited for where the history gets an entry, and nowhere else: the loss is read there and then. A delayed
+    read would spare one launch in ``log_every`` steps, and make the entry's time that of a step not yet taken.
     """
     if checkpoint is not None:
         _check_place(Path(checkpoint))
@@ -147,18 +171,12 @@ def fit(
     start, spent = 0, 0.0
     if checkpoint is not None and Path(checkpoint).exists():
         start, spent = _resume(Path(checkpoint), identity, objective, optimiser, mean, history)
+    take = choose_steps(engine, objective, optimiser, mean)
     began = saved = time.perf_counter()
     bar = tqdm(total=schedule.steps, initial=start, desc=label, disable=None if progress else True, leave=False)
     with bar:
         for step in range(start, schedule.steps):
-            for group in optimiser.param_groups:
-                group["lr"] = schedule.learning_rate * schedule.factor(step)
-            loss, estimate = objective.loss(step)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            if mean is not None and estimate is not None:
-                mean.add(estimate)
+            loss, estimate = take(step, schedule.learning_rate * schedule.factor(step))
             if (step + 1) % log_every == 0 or step + 1 == schedule.steps:
                 seconds = spent + time.perf_counter() - began
                 shown = mean.value if mean is not None else estimate
@@ -173,11 +191,11 @@ def fit(
                 _save(Path(checkpoint), identity, step + 1, seconds, objective, optimiser, mean, history)
     if checkpoint is not None:
         Path(checkpoint).unlink(missing_ok=True)
-    return Fit(None if mean is None else mean.value, history, spent + time.perf_counter() - began)
+    return Fit(None if mean is None else mean.value, history, spent + time.perf_counter() - began, take.engine)
 
 
 def _entry(step: int, loss: Tensor, shown: Tensor | None, clean: Tensor | None, seconds: float, label: str) -> dict:
-    value = float(loss.detach())
+    value = float(loss)
     if not math.isfinite(value):
         raise Diverged(f"{label} diverged: its loss is {value} at step {step}; lower learning_rate or use float32.")
     entry = {"step": step, "loss": value, "seconds": seconds}
