@@ -36,7 +36,8 @@ class Circumstances:
     ``clean`` ``(1, C, H, W)`` is only ever shown (PSNR in the progress bar and the history), never used.
     ``checkpoint`` names a file that a killed fit goes on from. ``log_every`` thins the history (None: a hundred entries).
     ``watch`` looks on at every entry of the history, to which its numbers are added; it is given the fit's objective
-    and the number of steps done, and must leave no trace in the run (:mod:`b2g.runs.watch`).
+    and the number of steps done, and must leave no trace in the run (:mod:`b2g.runs.watch`). ``engine`` is how a fit
+    takes its steps: ``"auto"``, ``"eager"`` or ``"graph"`` (:mod:`b2g.capture`).
     """
 
     device: torch.device = torch.device("cpu")
@@ -47,6 +48,7 @@ class Circumstances:
     checkpoint: Path | None = None
     watch: Callable[[object, int], dict[str, float]] | None = None
     log_every: int | None = None
+    engine: str = "auto"
 
     def identity(self, method: "Method", noisy: Tensor) -> str:
         """What a checkpoint belongs to: the method's identity, the seed and the picture's digest."""
