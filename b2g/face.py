@@ -14,9 +14,10 @@ from torch import Tensor
 from b2g import images
 from b2g.errors import B2GError, Diverged
 from b2g.fit import autocast
-from b2g.method import Circumstances, Method
+from b2g.method import Circumstances, Denoised, Method
 from b2g.methods import METHODS
 from b2g.seeds import seed_for
+from b2g.together import denoise_together, together_at_once
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def denoise(
     checkpoint: str | Path | None = None,
     watch=None,
     log_every: int | None = None,
+    together: bool | int | str = "auto",
     **settings,
 ) -> Result:
     """Denoise a picture, or several, from nothing but itself.
@@ -98,6 +100,8 @@ def denoise(
     ``method`` is a name (``b2g.methods.METHODS``) or a configured instance; ``profile`` and any ``settings`` (``steps=500``)
     choose its fields. ``clean`` is shown against (PSNR), never used. A killed fit goes on from ``checkpoint``.
     ``watch`` and ``log_every`` are for studies of one training (see :class:`b2g.method.Circumstances`).
+    ``together``: whether a batch is fitted side by side, which is faster for small pictures and draws other random numbers
+    (:mod:`b2g.together`): True, False, so many at a time, or ``"auto"``, on a GPU and for up to 64 x 64 pixels.
     Raises :class:`b2g.errors.B2GError` with one sentence for bad input.
     """
     configured = choose_method(method, profile, **settings)
@@ -107,6 +111,8 @@ def denoise(
         device=where, seed=_whole(seed), progress=progress, precision=precision, watch=watch, log_every=log_every
     )
     if isinstance(noisy, (list, tuple)):
+        if together not in ("auto", False):
+            raise B2GError("together serves pictures of one size in one array; stack the list (numpy.stack) first.")
         return _denoise_list(noisy, configured, circumstances, clean, checkpoint)
     incoming, reference = _take_in(noisy, clean)
     if checkpoint is not None and len(incoming.batch) > 1:
@@ -114,20 +120,9 @@ def denoise(
     if watch is not None and len(incoming.batch) > 1:
         raise B2GError("watch serves one picture; denoise the pictures of a batch one by one.")
     began = time.perf_counter()
-    estimates, histories = [], []
-    for index, picture in enumerate(incoming.batch.split(1)):
-        answer = configured(
-            picture.to(where),
-            replace(
-                circumstances,
-                # The first picture keeps the seed itself, so a batch of one is that picture.
-                seed=circumstances.seed if index == 0 else seed_for(circumstances.seed, index),
-                clean=None if reference is None else reference[index : index + 1].to(where),
-                checkpoint=None if checkpoint is None else Path(checkpoint),
-            ),
-        )
-        estimates.append(_finite(answer.estimate, configured))
-        histories.append(answer.history)
+    answers = _answers(configured, incoming.batch, replace(circumstances, clean=reference), checkpoint, together)
+    estimates = [_finite(answer.estimate, configured) for answer in answers]
+    histories = [answer.history for answer in answers]
     return Result(
         image=incoming.restore(torch.cat(estimates)),
         history=histories[0] if len(histories) == 1 else histories,
@@ -139,6 +134,33 @@ def denoise(
         seed=circumstances.seed,
         incoming=incoming,
     )
+
+
+def _answers(configured: Method, batch: Tensor, circumstances: Circumstances, checkpoint, together) -> list[Denoised]:
+    """The method's answer to every picture of ``batch``, one by one or side by side."""
+    where, clean = circumstances.device, circumstances.clean
+    # The first picture keeps the seed itself, so a batch of one is that picture.
+    seeds = [circumstances.seed if k == 0 else seed_for(circumstances.seed, k) for k in range(len(batch))]
+    at_once = together_at_once(configured, batch, circumstances, together)
+    if at_once > 1:
+        answers = denoise_together(configured, batch, circumstances, seeds, at_once)
+        spoilt = [k for k, answer in enumerate(answers) if isinstance(answer, Diverged)]
+        if spoilt:
+            which = f"picture {', '.join(map(str, spoilt))} (counted from 0) of {len(batch)}"
+            raise Diverged(f"{configured.name} diverged on {which}; lower learning_rate or use float32.")
+        return answers
+    return [
+        configured(
+            picture.to(where),
+            replace(
+                circumstances,
+                seed=seeds[k],
+                clean=None if clean is None else clean[k : k + 1].to(where),
+                checkpoint=None if checkpoint is None else Path(checkpoint),
+            ),
+        )
+        for k, picture in enumerate(batch.split(1))
+    ]
 
 
 def _take_in(noisy, clean) -> tuple[images.Incoming, Tensor | None]:

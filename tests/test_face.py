@@ -87,7 +87,7 @@ def test_a_batch_is_its_pictures_one_by_one_each_with_a_seed_of_its_own(method):
     unit = PICTURE[:16, :16].astype(np.float32) / 255
     batch = np.stack([unit, unit, unit[::-1]])
     run = lambda noisy, seed: b2g.denoise(  # noqa: E731
-        noisy, method, "smoke", steps=2, width=4, seed=seed, progress=False, precision="float32"
+        noisy, method, "smoke", steps=2, width=4, seed=seed, progress=False, precision="float32", together=False
     )
     together = run(batch, 7)
     singles = [run(one, 7 if k == 0 else seed_for(7, k)) for k, one in enumerate(batch)]
@@ -101,6 +101,27 @@ def test_a_batch_is_its_pictures_one_by_one_each_with_a_seed_of_its_own(method):
     assert lose(together.history) == lose(listed.history) == lose([one.history for one in singles])
     assert listed.seconds > 0 and listed.seed == together.seed == 7
     assert np.array_equal(run(batch[:1], 7).image[0], singles[0].image)
+
+
+@pytest.mark.parametrize("wish", ["auto", True, 2])
+def test_a_batch_side_by_side_has_the_answers_and_histories_of_one_after_another(wish):
+    """ZS-N2N draws nothing but its first weights, so nothing but rounding may differ."""
+    batch = np.stack([PICTURE[:16, :16], PICTURE[1:, 3:], PICTURE[:16, 2:18]])[:, :16, :16]
+    apart, ours = (tiny(batch, seed=5, clean=batch, together=way) for way in (False, wish))
+    assert ours.image.dtype == np.uint8 and ours.image.shape == batch.shape
+    assert np.abs(ours.image.astype(int) - apart.image).max() <= 1
+    for one, other in zip(ours.history, apart.history, strict=True):
+        assert [entry["loss"] for entry in one] == pytest.approx([entry["loss"] for entry in other], rel=1e-4)
+    for x, z, history in zip(batch, ours.image, ours.history, strict=True):
+        assert history[-1]["psnr"] == pytest.approx(b2g.psnr(x, z), abs=0.05)  # the image is rounded to 8 bits
+    assert (ours.identity, ours.config, ours.seed) == (apart.identity, apart.config, apart.seed)
+
+
+def test_the_pictures_that_diverged_side_by_side_are_named(monkeypatch):
+    answers = [Denoised(torch.zeros(1, 3, 17, 19)), Diverged("one"), Diverged("two")]
+    monkeypatch.setattr("b2g.face.denoise_together", lambda *_: answers)
+    with pytest.raises(Diverged, match=r"zs_n2n diverged on picture 1, 2 \(counted from 0\) of 3; lower"):
+        tiny(np.stack([PICTURE] * 3))
 
 
 def test_a_list_may_mix_sizes_and_kinds(tmp_path):
@@ -191,6 +212,9 @@ def test_methods_are_chosen_by_name_profile_and_setting():
     (dict(noisy=[PICTURE] * 2, clean="clean.png"), "clean must be a list of 2 pictures"),
     (dict(noisy=[PICTURE] * 2, clean=PICTURE), "clean must be a list of 2 pictures"),
     (dict(noisy=[PICTURE] * 2, checkpoint="x.ckpt"), "checkpoint serves one picture"),
+    (dict(noisy=[PICTURE] * 2, together=True), "together serves pictures of one size in one array"),
+    (dict(together="yes"), "together must be 'auto', True, False or a whole number from 1 up, not 'yes'"),
+    (dict(noisy=np.stack([PICTURE] * 2), method="bm3d", together=2), "bm3d cannot fit pictures side by side"),
     (dict(noisy=np.stack([PICTURE] * 2), checkpoint="x.ckpt"), "checkpoint serves one picture"),
     (dict(checkpoint="nowhere/x.ckpt"), "its folder does not exist"),
     (dict(noisy=PICTURE[:15]), "at least 16"),

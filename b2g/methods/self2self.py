@@ -69,15 +69,19 @@ class Self2Self(Method):
         """The network's shape, as :class:`b2g.network.EncoderDecoder` takes it."""
         return Architecture(width=self.width, head=self.head, normaliser=self.normaliser, rate=self.dropout)
 
-    def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
-        """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1] (values outside are welcome)."""
+    def objective(self, noisy: Tensor, circumstances: Circumstances) -> BlindSpotLoop:
+        """The network and its loop, ready to be fitted to ``noisy`` ``(1, C, H, W)`` on its device."""
         seed, device = circumstances.seed, noisy.device
-        loop = BlindSpotLoop(
+        return BlindSpotLoop(
             build(lambda: EncoderDecoder(noisy.shape[1], self.architecture()), seed_for("weights", seed), device),
             noisy, lambda blind, _, noisy, mask: uniform_loss(blind, noisy, mask),
             law=MaskLaw(masked=1.0 - self.keep), flips=self.flips,
             generator=torch_generator(seed_for("masks", seed), device), precision=circumstances.precision,
         )  # fmt: skip
+
+    def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
+        """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1] (values outside are welcome)."""
+        loop = self.objective(noisy, circumstances)
         result = fit(
             loop, self.schedule(), average=0.99, clean=circumstances.clean,
             progress=circumstances.progress, label=self.name, checkpoint=circumstances.checkpoint,

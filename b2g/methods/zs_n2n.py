@@ -46,11 +46,22 @@ def pair_downsample(picture: Tensor) -> tuple[Tensor, Tensor]:
     return anti, diagonal
 
 
+def pair_loss(first: Tensor, second: Tensor, first_clean: Tensor, second_clean: Tensor, whole_clean: Tensor) -> Tensor:
+    """Residual loss plus consistency loss, weights 1 and 1, of the two halves, their answers and the whole's answer."""
+    residual = (F.mse_loss(first_clean, second) + F.mse_loss(second_clean, first)) / 2
+    # The gradient runs through the denoised whole, too: the consistency term ties both scales together.
+    whole_first, whole_second = pair_downsample(whole_clean)
+    consistency = (F.mse_loss(first_clean, whole_first) + F.mse_loss(second_clean, whole_second)) / 2
+    return residual + consistency
+
+
 class _PairObjective:
-    """Residual loss plus consistency loss, weights 1 and 1."""
+    """The objective of one noisy picture ``(1, C, H, W)`` with even sides."""
+
+    capturable = True
 
     def __init__(self, network: nn.Module, noisy: Tensor, precision: str):
-        self.network, self.noisy, self.precision = network, noisy, precision
+        self.network, self.noisy, self.precision, self.loss_of = network, noisy, precision, pair_loss
 
     def clean(self, picture: Tensor) -> Tensor:
         with autocast(picture.device, self.precision):
@@ -59,12 +70,7 @@ class _PairObjective:
 
     def loss(self, step: int) -> tuple[Tensor, None]:
         first, second = pair_downsample(self.noisy)
-        first_clean, second_clean = self.clean(first), self.clean(second)
-        residual = (F.mse_loss(first_clean, second) + F.mse_loss(second_clean, first)) / 2
-        # The gradient runs through the denoised whole, too: the consistency term ties both scales together.
-        whole_first, whole_second = pair_downsample(self.clean(self.noisy))
-        consistency = (F.mse_loss(first_clean, whole_first) + F.mse_loss(second_clean, whole_second)) / 2
-        return residual + consistency, None
+        return self.loss_of(first, second, self.clean(first), self.clean(second), self.clean(self.noisy)), None
 
     def state(self) -> dict:
         return {}
@@ -96,17 +102,23 @@ class ZSN2N(Method):
         """How long and how fast the fit goes."""
         return Schedule(self.steps, self.learning_rate, "halve", 0.75)
 
-    def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
-        """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1]; odd sides are mirrored by one pixel and cropped back."""
+    def objective(self, noisy: Tensor, circumstances: Circumstances) -> _PairObjective:
+        """The network and its losses, ready to be fitted to ``noisy`` ``(1, C, H, W)``; odd sides grow by one pixel."""
         height, width = noisy.shape[-2:]
         even = F.pad(noisy, (0, width % 2, 0, height % 2), mode="replicate")
         even = even.contiguous(memory_format=torch.channels_last)
         make = lambda: NoisePredictor(noisy.shape[1], self.width)  # noqa: E731
         network = build(make, seed_for("weights", circumstances.seed), noisy.device)
-        objective = _PairObjective(network, even, circumstances.precision)
+        return _PairObjective(network, even, circumstances.precision)
+
+    def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
+        """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1]; odd sides are mirrored by one pixel and cropped back."""
+        height, width = noisy.shape[-2:]
+        objective = self.objective(noisy, circumstances)
         result = fit(
             objective, self.schedule(), progress=circumstances.progress, label=self.name,
             checkpoint=circumstances.checkpoint, identity=circumstances.identity(self, noisy),
+            watch=circumstances.watch, log_every=circumstances.log_every,
         )  # fmt: skip
         with torch.no_grad():
-            return Denoised(objective.clean(even)[..., :height, :width].clamp(0, 1), result.history)
+            return Denoised(objective.clean(objective.noisy)[..., :height, :width].clamp(0, 1), result.history)

@@ -1,0 +1,193 @@
+r"""Many small pictures of one size fitted side by side, each with its own weights, in one loop (``together=``).
+
+Each picture keeps its own weights (at the start those of the fit of this picture alone with its seed), masks, dropouts,
+statistics of batch normalisation, running average and loss. What is minimised is the sum of the losses, and Adam
+works entry by entry, so no picture feels another, and one that diverges spoils no other. Given equal random
+numbers, a stack is the N fits one after another; the tests hold it to that.
+
+One generator draws the masks and dropouts of all, and one flip a step serves all. A picture's random numbers
+thus depend on the stack it is in, as they depend on the device: its law is the same, the draw is another.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from copy import copy
+from dataclasses import replace
+from typing import Callable
+
+import torch
+from torch import Tensor
+
+from b2g.errors import B2GError, Diverged
+from b2g.method import Circumstances, Denoised, Method
+from b2g.metrics import psnr
+from b2g.seeds import seed_for, torch_generator
+from b2g.stack import FASTEST, stack_networks
+
+SHARE = 0.5  # of a GPU's free memory
+CPU_BYTES = 2**30
+CPU_PIXELS = 64 * 64  # larger pictures keep a core busy by themselves: benchmarks/side_by_side.py
+OWN = ("network", "noisy", "generator", "loss_of")
+
+
+class Losses:
+    """The loss of every picture, apart, as one sum: what ``loss_of`` is for one picture, mapped over all.
+
+    ``last`` ``(N,)`` holds the losses of the last step. A loss that is not finite counts as 0, unless all are.
+    """
+
+    def __init__(self, of_one: Callable[..., Tensor]):
+        self.of_one, self.last = of_one, None
+
+    def __call__(self, *given: Tensor | None) -> Tensor:
+        there = [tensor is not None for tensor in given]
+
+        def of_one(*tensors: Tensor) -> Tensor:
+            ones = iter(tensors)
+            return self.of_one(*(next(ones)[None] if present else None for present in there))
+
+        losses = torch.func.vmap(of_one)(*(tensor for tensor in given if tensor is not None))
+        self.last, finite = losses.detach(), losses.isfinite()
+        return torch.where(finite.any(), torch.where(finite, losses, 0.0).sum(), losses.sum())
+
+
+def stack_objectives(objectives: list, seed: int, how: str):
+    """One objective of N: their networks stacked, their pictures one batch, their losses summed, one generator.
+
+    An objective that can be stacked has a ``network``, a picture ``noisy`` ``(1, C, H, W)``, a ``loss_of`` (one
+    picture's loss, a pure function of tensors ``(1, ...)`` or None) and, if it draws, a ``generator``; all else must be
+    equal among the N.
+    """
+    first = objectives[0]
+    if not all(hasattr(first, name) for name in ("network", "noisy", "loss_of")):
+        raise B2GError(f"{type(first).__name__} cannot be fitted side by side; use together=False.")
+    _check_equal(objectives)
+    stack = copy(first)
+    stack.network = stack_networks([objective.network for objective in objectives], how)
+    stack.noisy = torch.cat([objective.noisy for objective in objectives]).contiguous()
+    stack.loss_of = Losses(first.loss_of)
+    if hasattr(first, "generator"):
+        stack.generator = torch_generator(seed, stack.noisy.device)
+    return stack
+
+
+def _check_equal(objectives: list) -> None:
+    """Refuse what the first would silently answer for: a number or tensor of its own in each objective."""
+    for name, value in vars(objectives[0]).items():
+        others = [getattr(objective, name) for objective in objectives[1:]]
+        if name in OWN or not isinstance(value, (Tensor, float, int, str)):
+            continue
+        equal = torch.equal if isinstance(value, Tensor) else lambda a, b: a == b
+        if not all(equal(value, other) for other in others):
+            raise B2GError(f"{name} differs from picture to picture; fit them one after another (together=False).")
+
+
+def bytes_a_picture(objective) -> int:
+    """An estimate of the memory that one picture of a stack takes, from one step of its own ``objective``.
+
+    Twice what the step keeps for its slopes (as much again passes through: slopes, windows, copies), and 16 bytes
+    a weight: itself, its slope, and Adam's two moments.
+    """
+    kept, weights = {}, list(objective.network.parameters())
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss, _ = objective.loss(0)  # held until the count is done, so that no address is used twice
+    activations = sum(kept.values()) - sum(kept.get(w.untyped_storage().data_ptr(), 0) for w in weights)
+    del loss
+    return 2 * activations + 16 * sum(weight.numel() for weight in weights)
+
+
+def together_at_once(method: Method, noisy: Tensor, circumstances: Circumstances, together) -> int:
+    """How many of the pictures ``(N, C, H, W)`` to fit side by side at a time; 1 is one after another.
+
+    ``together``: True, as many as memory allows; a number, at most so many; False, one; ``"auto"``, True on CUDA, and
+    on the CPU for pictures of up to 64 x 64 pixels, where the method can. Raises B2GError where it must and cannot.
+    """
+    number = isinstance(together, numbers.Integral) and not isinstance(together, bool)
+    if not (together >= 1 if number else together in ("auto", True, False)):
+        raise B2GError(f"together must be 'auto', True, False or a whole number from 1 up, not {together!r}.")
+    device = circumstances.device
+    idle = device.type == "cuda" or noisy.shape[-2] * noisy.shape[-1] <= CPU_PIXELS
+    apart = together is False or (number and together == 1) or (together == "auto" and not idle)
+    if apart or len(noisy) == 1:
+        return 1
+    try:
+        one = _objective(method, noisy[:1].to(device), circumstances)
+        stack_objectives([one], 0, FASTEST[device.type])
+    except B2GError:
+        if together == "auto":
+            return 1
+        raise
+    return min(len(noisy), together if number else max(1, _room(device) // bytes_a_picture(one)))
+
+
+def _room(device: torch.device) -> int:
+    """The bytes that a stack may take."""
+    return int(SHARE * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else CPU_BYTES
+
+
+def _objective(method: Method, noisy: Tensor, circumstances: Circumstances):
+    if not hasattr(method, "objective"):
+        raise B2GError(f"{method.name} cannot fit pictures side by side; use together=False.")
+    return method.objective(noisy, circumstances)
+
+
+def denoise_together(
+    method: Method,
+    noisy: Tensor,
+    circumstances: Circumstances,
+    seeds: list[int],
+    at_once: int | None = None,
+    how: str | None = None,
+) -> list[Denoised | Diverged]:
+    """Denoise ``noisy`` ``(N, C, H, W)`` in [0, 1] side by side, ``at_once`` at a time (None: all), picture k by ``seeds[k]``.
+
+    One answer a picture, in order; for one that diverged the exception, not raised. ``circumstances.clean`` is
+    ``(N, C, H, W)`` and shown in the last entry of each history. ``how``: see :func:`b2g.stack.convolve` (None: what was
+    measured fastest on the device).
+    """
+    parts = math.ceil(len(noisy) / (at_once or len(noisy)))
+    answers: list[Denoised | Diverged] = []
+    for part in noisy.tensor_split(parts):
+        rows = slice(len(answers), len(answers) + len(part))
+        clean = None if circumstances.clean is None else circumstances.clean[rows]
+        answers += _stack(method, part.to(circumstances.device), seeds[rows], clean, circumstances, how)
+    return answers
+
+
+def _stack(method, noisy: Tensor, seeds: list[int], clean: Tensor | None, circumstances, how) -> list:
+    """One stack, fitted by the method's own ``__call__`` around an objective of N pictures."""
+    alone = [replace(circumstances, seed=seed, clean=None) for seed in seeds]
+    objectives = [_objective(method, picture, one) for picture, one in zip(noisy.split(1), alone)]
+    stack = stack_objectives(objectives, seed_for("together", *seeds), how or FASTEST[noisy.device.type])
+    losses: list[list[float]] = []
+
+    def watch(objective, step: int) -> dict[str, float]:
+        losses.append(stack.loss_of.last.tolist())
+        return {}
+
+    fitted = copy(method)
+    object.__setattr__(fitted, "objective", lambda *_: stack)  # no field: settings and identity stay the method's
+    try:
+        answer = fitted(noisy, replace(alone[0], watch=watch))
+    except Diverged as error:
+        return [error] * len(noisy)
+    cleans = [None] * len(noisy) if clean is None else clean.split(1)
+    return [_own(method, answer.history, *one) for one in zip(answer.estimate.split(1), zip(*losses), cleans)]
+
+
+def _own(method, entries: list[dict], estimate: Tensor, losses: tuple[float, ...], clean: Tensor | None):
+    """One picture's part of a stack's answer, or its :class:`~b2g.errors.Diverged`."""
+    history = [{**entry, "loss": loss} for entry, loss in zip(entries, losses, strict=True)]
+    if not all(map(math.isfinite, losses)) or not bool(estimate.isfinite().all()):
+        return Diverged(f"{method.name} diverged: its loss is {losses[-1]}; lower learning_rate or use float32.")
+    if clean is not None:
+        history[-1]["psnr"] = psnr(clean, estimate)
+    return Denoised(estimate, history)
