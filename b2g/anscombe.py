@@ -15,7 +15,8 @@ from torch import Tensor
 from b2g.errors import B2GError
 from b2g.noise import estimate_sigma
 
-_SERIES_UP_TO = 100.0  # mean count beyond which the asymptotic inverse is exact to 1e-5
+_SERIES_UP_TO = 100.0  # mean count beyond which the asymptotic inverse takes over
+_FAINT = 1e-5  # less than this is not noise but the rounding of float32
 
 
 def anscombe(counts: Tensor) -> Tensor:
@@ -36,16 +37,13 @@ def expected_anscombe(mean: np.ndarray) -> np.ndarray:
 def inverse_anscombe(stabilised: Tensor) -> Tensor:
     """The exact unbiased inverse: the mean count whose :func:`expected_anscombe` is ``stabilised``.
 
-    Tabulated up to a mean of 100; beyond that D^2/4 - 1/8 + sqrt(3/2)/4 D^-1 - 11/8 D^-2 + 5/8 sqrt(3/2) D^-3.
-    Below the value at no photon it is 0.
+    Tabulated up to a mean of 100; beyond, D^2 / 4 - 1/8, for the next term of that series, in D^-2, is zero. Below the
+    value that no photon has it is 0.
     """
     means = np.linspace(0, np.sqrt(_SERIES_UP_TO), 2001) ** 2
     table, value = expected_anscombe(means), stabilised.detach().cpu().double().numpy()
-    near = np.interp(value, table, means)
-    d = np.maximum(value, 1.0)
-    root = np.sqrt(3 / 2)
-    far = d**2 / 4 - 1 / 8 + root / 4 / d - 11 / 8 / d**2 + 5 / 8 * root / d**3
-    return torch.from_numpy(np.where(value < table[-1], near, far)).to(stabilised)
+    counts = np.where(value < table[-1], np.interp(value, table, means), value**2 / 4 - 1 / 8)
+    return torch.from_numpy(counts).to(stabilised)
 
 
 def estimate_photons(noisy) -> float:
@@ -59,7 +57,7 @@ def estimate_photons(noisy) -> float:
     photons = 1e3
     for _ in range(8):
         sigma = estimate_sigma((values + 3 / 8 / photons).sqrt()) / 255
-        if not sigma > 0:
+        if not sigma > _FAINT:
             raise B2GError("the picture shows no Poisson noise to count photons by; give photons.")
         before, photons = photons, 1 / (4 * sigma**2)
         if abs(photons / before - 1) < 1e-3:

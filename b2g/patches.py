@@ -21,7 +21,7 @@ from torch import Tensor
 
 from b2g.groups import Groups
 
-_CHUNK = {"cpu": 2**19, "cuda": 2**26}  # entries of the groups worked on at a time: a cache, a share of GPU memory
+_CHUNK = {"cpu": 2**17, "cuda": 2**26}  # entries of the groups worked on at a time: a cache, a share of GPU memory
 _BAND = 2**25  # entries of the table of all patches of a band of the picture, at most (if one row of groups has fewer)
 _FLOOR = 1e-6  # the least ridge over the energy of a group: what float32 can invert
 

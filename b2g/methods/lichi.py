@@ -12,11 +12,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from b2g.anscombe import anscombe, estimate_photons, inverse_anscombe
+from b2g.anscombe import anscombe, inverse_anscombe
 from b2g.errors import B2GError
 from b2g.groups import Groups, find_groups
 from b2g.method import Circumstances, Denoised, Method, check_least
-from b2g.methods.nl_ridge import check_noise, level_of
+from b2g.methods.nl_ridge import check_noise, level_of, photons_of
 from b2g.patches import combine, patch_sums
 
 _LEAST = 1e-6  # how far the share of noise that is left must lie above the share that is kept
@@ -77,7 +77,7 @@ class LIChI(Method):
         if self.noise == "gaussian":
             sigma = level_of(self, noisy)
             return Denoised(self._denoise(noisy.float(), sigma), [{"sigma": sigma}])
-        photons = estimate_photons(noisy) if self.photons is None else self.photons
+        photons = photons_of(self, noisy)
         scale = 2 * photons**0.5  # the transform of white, nearly: the picture stays in about [0, 1]
         stabilised = self._denoise(anscombe(noisy.float() * photons) / scale, 255 / scale)
         return Denoised(inverse_anscombe(stabilised * scale) / photons, [{"photons": photons}])

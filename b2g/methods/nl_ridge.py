@@ -85,7 +85,7 @@ class NLRidge(Method):
         if self.noise == "gaussian":
             sigma = level_of(self, noisy)
             return sigma, lambda estimate: torch.full_like(estimate, (sigma / 255) ** 2), {"sigma": sigma}
-        photons = estimate_photons(noisy) if self.photons is None else self.photons
+        photons = photons_of(self, noisy)
         mean = max(picture.mean().item(), 1e-6)
         variance = lambda estimate: estimate.clamp_min(_DARK * mean) / photons  # noqa: E731
         return 255 * (mean / photons) ** 0.5, variance, {"photons": photons}
@@ -104,8 +104,17 @@ def check_noise(method: Method) -> None:
 
 
 def level_of(method: Method, noisy: Tensor) -> float:
-    """Sigma on 0..255, given or estimated, of Gaussian noise."""
+    """Sigma on 0..255 of Gaussian noise, given or estimated."""
+    if method.photons is not None:
+        raise B2GError(f"{method.name}'s photons belong to noise='poisson'; Gaussian noise has a sigma.")
     sigma = estimate_sigma(noisy) if method.sigma is None else method.sigma
     if not sigma > 0:
-        raise B2GError(f"{method.name} needs a positive noise level sigma on 0..255, not {sigma}; give it.")
+        raise B2GError(f"{method.name} needs a positive noise level sigma on 0..255, not {sigma}; give sigma.")
     return float(sigma)
+
+
+def photons_of(method: Method, noisy: Tensor) -> float:
+    """Photons at white of Poisson noise, given or estimated."""
+    if method.sigma is not None:
+        raise B2GError(f"{method.name}'s sigma belongs to noise='gaussian'; Poisson noise has photons.")
+    return float(estimate_photons(noisy) if method.photons is None else method.photons)
