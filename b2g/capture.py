@@ -163,12 +163,9 @@ def generators(objective) -> list[torch.Generator]:
 
 def choose_steps(engine: str, objective, optimiser, mean) -> EagerSteps:
     """The engine called ``engine``: ``"graph"``, ``"eager"``, or ``"auto"``, which is a graph wherever one can be."""
-    if engine not in ENGINES:
-        raise B2GError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}.")
     device = next(objective.network.parameters()).device
+    check_engine(engine, device)
     alike = getattr(objective, "capturable", False)
-    if engine == "graph" and device.type != "cuda":
-        raise B2GError(f"engine='graph' needs a CUDA device and this fit is on {device}; use engine='auto'.")
     if engine == "graph" and not alike:
         raise B2GError("engine='graph' needs steps that are all alike, and these settings' are not; use engine='auto'.")
     if engine == "eager" or device.type != "cuda":
@@ -176,6 +173,14 @@ def choose_steps(engine: str, objective, optimiser, mean) -> EagerSteps:
     if not alike:
         return EagerSteps(objective, optimiser, mean, "eager, since the steps are not all alike")
     return GraphSteps(objective, optimiser, mean, strict=engine == "graph")
+
+
+def check_engine(engine: str, device: torch.device) -> None:
+    """Refuse an engine that there is not, or not on this device."""
+    if engine not in ENGINES:
+        raise B2GError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}.")
+    if engine == "graph" and device.type != "cuda":
+        raise B2GError(f"engine='graph' needs a CUDA device and this fit is on {device}; use engine='auto'.")
 
 
 def _one_line(error: Exception) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from b2g import images
+from b2g.capture import check_engine
 from b2g.errors import B2GError, Diverged
 from b2g.fit import autocast
 from b2g.method import Circumstances, Denoised, Method
@@ -88,6 +89,7 @@ def denoise(
     watch=None,
     log_every: int | None = None,
     together: bool | int | str = "auto",
+    engine: str = "auto",
     **settings,
 ) -> Result:
     """Denoise a picture, or several, from nothing but itself.
@@ -102,14 +104,18 @@ def denoise(
     ``watch`` and ``log_every`` are for studies of one training (see :class:`b2g.method.Circumstances`).
     ``together``: whether a batch is fitted side by side, which is faster for small pictures and draws other random numbers
     (:mod:`b2g.together`): True, False, so many at a time, or ``"auto"``, on a GPU and for up to 64 x 64 pixels.
+    ``engine``: whether a fit's steps are launched one operation at a time (``"eager"``) or as a CUDA graph
+    (``"graph"``); ``"auto"`` takes the graph wherever there can be one (:mod:`b2g.capture`).
     Raises :class:`b2g.errors.B2GError` with one sentence for bad input.
     """
     configured = choose_method(method, profile, **settings)
     where = choose_device(device)
     autocast(where, precision)  # refuses an unknown precision, also for a method that makes no use of it
     circumstances = Circumstances(
-        device=where, seed=_whole(seed), progress=progress, precision=precision, watch=watch, log_every=log_every
-    )
+        device=where, seed=_whole(seed), progress=progress, precision=precision, watch=watch, log_every=log_every,
+        engine=engine,
+    )  # fmt: skip
+    check_engine(engine, where)
     if isinstance(noisy, (list, tuple)):
         if together not in ("auto", False):
             raise B2GError("together serves pictures of one size in one array; stack the list (numpy.stack) first.")
@@ -193,6 +199,7 @@ def _denoise_list(pictures, configured: Method, circumstances: Circumstances, cl
             progress=circumstances.progress,
             precision=circumstances.precision,
             log_every=circumstances.log_every,
+            engine=circumstances.engine,
             clean=None if clean is None else clean[index],
         )
         for index, picture in enumerate(pictures)

@@ -195,7 +195,7 @@ def measure_ceilings(
 ) -> Ceilings:
     """Measure a device: the faster of a large matrix product and a wide convolution; the better of a copy and a triad.
 
-    ``side`` of the matrices (8192 on a GPU, 1024 on a CPU), ``elements`` of the float32 arrays that are moved (2^28, 2^24).
+    ``side`` of the matrices (8192 on a GPU, 1024 on a CPU), ``elements`` of the float32 arrays moved (2^28, 2^24).
     """
     gpu = device.type == "cuda"
     side, elements = side or (8192 if gpu else 1024), elements or (1 << (28 if gpu else 24))
@@ -213,9 +213,9 @@ def _convolution(device, precision: str, side: int, least: float) -> float:
     """256 channels to 256, channels last, on a picture that holds as much work as the matrix product."""
     channels = 256 if side >= 512 else 16
     rows = max(8, round((side**3 / (9 * channels**2)) ** 0.5))
-    dtype = getattr(torch, precision)
-    picture = torch.randn(1, channels, rows, rows, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
-    weight = torch.randn(channels, channels, 3, 3, device=device).to(dtype).contiguous(memory_format=torch.channels_last)
+    how = dict(dtype=getattr(torch, precision), memory_format=torch.channels_last)
+    picture = torch.randn(1, channels, rows, rows, device=device).to(**how)
+    weight = torch.randn(channels, channels, 3, 3, device=device).to(**how)
     with torch.no_grad():
         seconds = seconds_of(lambda: F.conv2d(picture, weight, padding=1), device, least=least)
     return 2 * 9 * channels**2 * rows**2 / seconds
@@ -254,7 +254,7 @@ def measure_step(
     return StepCost(work, seconds, take.steps.engine)
 
 
-def _stepper(method: Method, size: int, circumstances: Circumstances, channels: int, engine: str) -> Callable[[], object]:
+def _stepper(method: Method, size: int, circumstances: Circumstances, channels: int, engine: str):
     """A call that takes the next step; its attribute ``steps`` is the engine."""
     picture = torch.rand(1, channels, size, size, generator=torch.Generator().manual_seed(0))
     objective = method.objective(picture.to(circumstances.device), circumstances)

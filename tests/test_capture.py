@@ -3,6 +3,7 @@ import types
 import pytest
 import torch
 
+import b2g
 import b2g.fit as engine
 from b2g.capture import WARM_UP, EagerSteps, GraphSteps, choose_steps, generators
 from b2g.errors import B2GError
@@ -240,6 +241,17 @@ def test_on_a_cpu_steps_are_eager():
         choose("graph", objective())
     with pytest.raises(B2GError, match="engine must be one of auto, eager, graph, not 'compiled'"):
         choose("compiled", objective())
+
+
+@pytest.mark.parametrize("method", ["b2g", "zs_n2n", "self2self"])
+def test_the_engine_is_no_part_of_a_run(method):
+    noisy = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(1))
+    how = dict(steps=3, progress=False, device="cpu")
+    auto, eager = (b2g.denoise(noisy, method, "smoke", engine=name, **how) for name in ("auto", "eager"))
+    assert torch.equal(auto.image, eager.image) and auto.identity == eager.identity
+    for given in (noisy, [noisy, noisy]):
+        with pytest.raises(B2GError, match="engine='graph' needs a CUDA device and this fit is on cpu; use"):
+            b2g.denoise(given, method, "smoke", device="cpu", engine="graph")
 
 
 def test_generators_are_those_that_the_objective_names():

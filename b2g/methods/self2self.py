@@ -86,6 +86,6 @@ class Self2Self(Method):
             loop, self.schedule(), average=0.99, clean=circumstances.clean,
             progress=circumstances.progress, label=self.name, checkpoint=circumstances.checkpoint,
             identity=circumstances.identity(self, noisy), watch=circumstances.watch,
-            log_every=circumstances.log_every,
+            log_every=circumstances.log_every, engine=circumstances.engine,
         )  # fmt: skip
         return Denoised(mean_of_passes(loop.predict, self.passes, circumstances.progress), result.history)

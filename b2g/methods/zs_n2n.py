@@ -118,7 +118,7 @@ class ZSN2N(Method):
         result = fit(
             objective, self.schedule(), progress=circumstances.progress, label=self.name,
             checkpoint=circumstances.checkpoint, identity=circumstances.identity(self, noisy),
-            watch=circumstances.watch, log_every=circumstances.log_every,
+            watch=circumstances.watch, log_every=circumstances.log_every, engine=circumstances.engine,
         )  # fmt: skip
         with torch.no_grad():
             return Denoised(objective.clean(objective.noisy)[..., :height, :width].clamp(0, 1), result.history)
