@@ -1,4 +1,4 @@
-"""The command line: ``b2g denoise | score | methods | datasets | sweep | records | verify``.
+"""The command line: ``b2g denoise | score | noise | methods | datasets | sweep | records | verify``.
 
 Exit code 0 when done, 2 with one sentence on the standard error for bad input, 130 when interrupted.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from b2g.errors import B2GError
 from b2g.runs.command import add_commands, run_records, run_sweep, run_verify
+from b2g.tiles import OVERLAP, tiled
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -34,11 +35,16 @@ def _parser() -> argparse.ArgumentParser:
     denoise.add_argument("--clean", help="the clean picture: PSNR is shown against it, it is not used")
     denoise.add_argument("--noise", metavar="KIND:LEVEL", help="first add noise, e.g. gaussian:25 or poisson:30")
     denoise.add_argument("--checkpoint", help="a file that a killed fit goes on from")
+    denoise.add_argument("--tile", type=int, metavar="PIXELS", help="cut larger pictures into tiles: bounds the memory")
+    denoise.add_argument("--overlap", type=int, default=OVERLAP, metavar="PIXELS", help="of tiles (default: %(default)s)")
     denoise.add_argument("--quiet", action="store_true", help="no progress")
 
     score = commands.add_parser("score", help="PSNR and SSIM of a denoised picture against the clean one")
     score.add_argument("clean")
     score.add_argument("denoised")
+
+    noise = commands.add_parser("noise", help="how much noise a picture has: an estimate of sigma on 0..255")
+    noise.add_argument("pictures", nargs="+", metavar="PICTURE", help="a file, or a name such as set9/F16")
 
     commands.add_parser("methods", help="the methods, what each may use, its profiles and source")
     datasets = commands.add_parser("datasets", help="the data sets, or the pictures of one")
@@ -139,6 +145,7 @@ def _denoise(options) -> int:
 
     # Whatever can be refused is refused before the first fit, so no minutes are lost.
     method = choose_method(options.method, options.profile, **_settings(options.set))
+    method = tiled(method, options.tile, options.overlap)
     choose_device(options.device)
     several = len(options.pictures) > 1
     if several and (options.clean or options.checkpoint):
@@ -184,6 +191,14 @@ def _score(options) -> int:
     return 0
 
 
+def _noise(options) -> int:
+    import b2g
+
+    for name in options.pictures:
+        print(f"{name}  sigma {b2g.estimate_sigma(_read(name)):.2f} of 255")
+    return 0
+
+
 def _size(batch) -> str:
     _, channels, height, width = batch.shape
     return f"{width}x{height} with {channels} channel{'s' if channels > 1 else ''}"
@@ -216,7 +231,7 @@ def _datasets(options) -> int:
 
 
 _COMMANDS = {
-    "denoise": _denoise, "score": _score, "methods": _methods, "datasets": _datasets,
+    "denoise": _denoise, "score": _score, "noise": _noise, "methods": _methods, "datasets": _datasets,
     "sweep": run_sweep, "records": run_records, "verify": run_verify,
 }  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from b2g.fit import autocast
 from b2g.method import Circumstances, Denoised, Method
 from b2g.methods import METHODS
 from b2g.seeds import seed_for
+from b2g.tiles import OVERLAP, tiled
 from b2g.together import denoise_together, together_at_once
 
 
@@ -90,6 +91,8 @@ def denoise(
     log_every: int | None = None,
     together: bool | int | str = "auto",
     engine: str = "auto",
+    tile: int | None = None,
+    overlap: int = OVERLAP,
     **settings,
 ) -> Result:
     """Denoise a picture, or several, from nothing but itself.
@@ -106,9 +109,11 @@ def denoise(
     (:mod:`b2g.together`): True, False, so many at a time, or ``"auto"``, on a GPU and for up to 64 x 64 pixels.
     ``engine``: whether a fit's steps are launched one operation at a time (``"eager"``) or as a CUDA graph
     (``"graph"``); ``"auto"`` takes the graph wherever there can be one (:mod:`b2g.capture`).
+    ``tile``: the side of square tiles that a larger picture is cut into, which bounds the memory; neighbours share
+    ``overlap`` pixels, where their answers are blended (:mod:`b2g.tiles`). It changes the answer and its identity.
     Raises :class:`b2g.errors.B2GError` with one sentence for bad input.
     """
-    configured = choose_method(method, profile, **settings)
+    configured = tiled(choose_method(method, profile, **settings), tile, overlap)
     where = choose_device(device)
     autocast(where, precision)  # refuses an unknown precision, also for a method that makes no use of it
     circumstances = Circumstances(
@@ -134,7 +139,7 @@ def denoise(
         history=histories[0] if len(histories) == 1 else histories,
         seconds=time.perf_counter() - began,
         method=configured.name,
-        config=asdict(configured),
+        config=configured.config(),
         identity=configured.identity(),
         device=str(where),
         seed=circumstances.seed,

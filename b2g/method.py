@@ -98,6 +98,10 @@ class Method:
                 raise B2GError(f"{self.name} has no setting {key!r}: its settings are {', '.join(known) or 'none'}.")
         return replace(self, **changes)
 
+    def config(self) -> dict:
+        """Every setting by its name, as a result tells it."""
+        return asdict(self)
+
     def identity(self) -> str:
         """Canonical JSON of name, revision and settings: equal exactly when two runs are meant to be.
 
