@@ -2,7 +2,7 @@
 
 References
 ----------
-Makitalo and Foi, IEEE Trans. Image Processing 20(1), 2011, doi 10.1109/TIP.2010.2056693 (exact unbiased inverse).
+Makitalo and Foi, IEEE Trans. Image Processing 20(1), 2011, doi 10.1109/TIP.2010.2056693 (the inverse).
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def expected_anscombe(mean: np.ndarray) -> np.ndarray:
     top = mean.max()
     counts = np.arange(int(top + 12 * np.sqrt(top) + 30))
     with np.errstate(divide="ignore", invalid="ignore"):
-        logarithm = np.where(counts == 0, 0.0, counts * np.log(mean[:, None])) - mean[:, None] - gammaln(counts + 1)
-    return np.exp(logarithm) @ (2 * np.sqrt(counts + 3 / 8))
+        powers = np.where(counts == 0, 0.0, counts * np.log(mean[:, None]))
+    return np.exp(powers - mean[:, None] - gammaln(counts + 1)) @ (2 * np.sqrt(counts + 3 / 8))
 
 
 def inverse_anscombe(stabilised: Tensor) -> Tensor:
     """The exact unbiased inverse: the mean count whose :func:`expected_anscombe` is ``stabilised``.
 
-    Tabulated up to a mean of 100; beyond, D^2 / 4 - 1/8, for the next term of that series, in D^-2, is zero. Below the
-    value that no photon has it is 0.
+    Tabulated up to a mean of 100; beyond, D^2 / 4 - 1/8, for the next term of that series, in D^-2, is zero.
+    Below the value that no photon has it is 0.
     """
     means = np.linspace(0, np.sqrt(_SERIES_UP_TO), 2001) ** 2
     table, value = expected_anscombe(means), stabilised.detach().cpu().double().numpy()
@@ -49,9 +49,10 @@ def inverse_anscombe(stabilised: Tensor) -> Tensor:
 def estimate_photons(noisy) -> float:
     """Photons at white of a picture y = k / photons, from the picture alone.
 
-    Where the number is right, sqrt(y + 3 / (8 photons)) has the standard deviation 1 / (2 sqrt(photons)) everywhere;
-    so that standard deviation, found by :func:`b2g.noise.estimate_sigma`, gives the next number, until it stays.
-    Below some four photons a pixel the transform stabilises less, and the number comes out too high.
+    Where the number is right, sqrt(y + 3 / (8 photons)) has the standard deviation 1 / (2 sqrt(photons))
+    everywhere; so that standard deviation, found by :func:`b2g.noise.estimate_sigma`, gives the next number,
+    until it stays. Below some four photons a pixel the transform stabilises less, and the number comes out
+    too high.
     """
     values = torch.as_tensor(noisy).float().clamp_min(0)
     photons = 1e3

@@ -1,7 +1,7 @@
 """Groups of similar patches: block matching around reference patches on a regular grid.
 
-A patch is a ``p x p`` square over all channels; its *position* is its upper left pixel. Positions are numbered row by
-row: ``row * (W - p + 1) + column``.
+A patch is a ``p x p`` square over all channels; its *position* is its upper left pixel. Positions are
+numbered row by row: ``row * (W - p + 1) + column``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ _TILE = 8  # reference patches along a side of a tile, whose distances are one m
 class Groups:
     """The ``k`` patches most like each reference patch: their positions, ``index`` ``(rows, columns, k)``.
 
-    ``spans`` names, for each row of references, the first and the last row of positions that its windows reach.
+    ``spans`` names, for each row of references, the first and the last row of positions that its windows
+    reach.
     """
 
     index: Tensor
@@ -36,7 +37,7 @@ def reference_positions(length: int, patch: int, stride: int) -> list[int]:
 
 
 def group_size(shape: tuple[int, int], patch: int, window: int, wanted: int) -> int:
-    """``wanted``, or as many positions as the window around a corner of the picture holds: the fewest of all."""
+    """``wanted``, or as many positions as the window around a corner of the picture holds: the fewest."""
     reach = window // 2 + 1
     return min(wanted, min(shape[0] - patch + 1, reach) * min(shape[1] - patch + 1, reach))
 
@@ -44,8 +45,9 @@ def group_size(shape: tuple[int, int], patch: int, window: int, wanted: int) -> 
 def find_groups(guide: Tensor, patch: int, window: int, stride: int, wanted: int) -> Groups:
     """Block matching by the Euclidean distance of the patches of ``guide`` ``(H, W)``.
 
-    For a reference patch every ``stride`` pixels: the ``wanted`` nearest of the patches whose positions lie in the
-    ``window`` x ``window`` square (odd) around its own, itself among them; fewer where a small picture has no more.
+    For a reference patch every ``stride`` pixels: the ``wanted`` nearest of the patches whose positions lie
+    in the ``window`` x ``window`` square (odd) around its own, itself among them; fewer where a small picture
+    has no more.
     """
     height, width = guide.shape
     rows, columns = (reference_positions(side, patch, stride) for side in guide.shape)
@@ -73,7 +75,7 @@ class _Field:
         self.energy = F.avg_pool2d(square, patch, 1, divisor_override=1)[0, 0]  # |patch|^2 at every position
 
     def nearest(self, ys: list[int], xs: list[int]) -> Tensor:
-        """The nearest positions of the references at evenly spaced ``ys`` x ``xs``: ``(len(ys), len(xs), count)``."""
+        """Nearest positions of references at evenly spaced ``ys`` x ``xs``: ``(len(ys), len(xs), count)``."""
         step = [run[1] - run[0] if len(run) > 1 else 1 for run in (ys, xs)]
         tile = [min(_TILE, len(run)) for run in (ys, xs)]
         tiles = [-(-len(run) // t) for run, t in zip((ys, xs), tile)]
@@ -84,7 +86,9 @@ class _Field:
         energy = _cut(self.energy, corner, ends, float("inf"))
         starts = range(0, tiles[0] * tile[0] * step[0], tile[0] * step[0])
         found = torch.cat([self._tiles(image[y:], energy[y:], tiles[1], tile, step) for y in starts])
-        down, along = (torch.arange(n * t, device=found.device) * s + c for n, t, s, c in zip(tiles, tile, step, corner))
+        down, along = (
+            torch.arange(n * t, device=found.device) * s + c for n, t, s, c in zip(tiles, tile, step, corner)
+        )
         row, column = found // self.window + down[:, None, None], found % self.window + along[:, None]
         return (row * self.energy.shape[1] + column)[: len(ys), : len(xs)]
 

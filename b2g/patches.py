@@ -1,14 +1,14 @@
 """Linear combinations of similar patches, fitted group by group, and the picture they make (NL-Ridge, LIChI).
 
-A group of k patches with n entries each is a matrix Y ``(k, n)``; its estimate is Theta Y, where Theta ``(k, k)``
-minimises a quadratic risk over the matrices whose rows sum to one. Pictures are ``(H, W, C)``; the entries of a patch
-are ordered (row, column, channel). On a GPU the sums over overlapping patches depend on the order of the threads in
-their last bits.
+A group of k patches with n entries each is a matrix Y ``(k, n)``; its estimate is Theta Y, where Theta
+``(k, k)`` minimises a quadratic risk over the matrices whose rows sum to one. Pictures are ``(H, W, C)``; the
+entries of a patch are ordered (row, column, channel). On a GPU the sums over overlapping patches depend on
+the order of the threads in their last bits.
 
 References
 ----------
-Herbreteau and Kervrann, SIAM J. Imaging Sciences 18(1), 2025, doi 10.1137/24M1630967, and IEEE Trans. Image Processing
-33, 2024, doi 10.1109/TIP.2024.3436651.
+Herbreteau and Kervrann, SIAM J. Imaging Sciences 18(1), 2025, doi 10.1137/24M1630967, and IEEE Trans. Image
+Processing 33, 2024, doi 10.1109/TIP.2024.3436651.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from torch import Tensor
 
 from b2g.groups import Groups
 
-_CHUNK = {"cpu": 2**17, "cuda": 2**26}  # entries of the groups worked on at a time: a cache, a share of GPU memory
-_BAND = 2**25  # entries of the table of all patches of a band of the picture, at most (if one row of groups has fewer)
+_CHUNK = {"cpu": 2**17, "cuda": 2**26}  # entries of the groups worked on at a time: a cache, 256 MiB
+_BAND = 2**25  # entries of the table of all patches of a band, unless a single row of groups needs more
 _FLOOR = 1e-6  # the least ridge over the energy of a group: what float32 can invert
 
 Risk = Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]]
 
 
 def combinations(guide: Tensor, noise: Tensor, ridge: Tensor) -> Tensor:
-    """Theta ``(G, k, k)`` of groups ``guide`` ``(G, k, n)``: rows that sum to one and minimise the quadratic risk
+    """Theta ``(G, k, k)`` of groups ``guide`` ``(G, k, n)``: rows of sum one that minimise the quadratic risk
 
     |Theta X - X|^2 + sum_ij Theta_ij^2 r_j + 2 sum_i Theta_ii (d_i - r_i),
 
-    X the guide, d the ``noise`` and r the ``ridge`` ``(G, k)``, sums of variances over a patch. With d = r it is the
-    risk of applying Theta to X plus such noise; for noisy X, r = 0 makes it Stein's estimate of the risk. The minimum is
-    Theta = I - diag(d) (P - P 1 1' P / 1' P 1), where P is the inverse of Q = X X' + diag(r).
+    X the guide, d the ``noise`` and r the ``ridge`` ``(G, k)``, sums of variances over a patch. With d = r it
+    is the risk of applying Theta to X plus such noise; for noisy X, r = 0 makes it Stein's estimate of the
+    risk. The minimum is Theta = I - diag(d) (P - P 1 1' P / 1' P 1), where P is the inverse of Q = X X' +
+    diag(r).
     """
-    centred = guide - guide.mean(dim=1, keepdim=True)  # all rows of Theta sum to one: the mean patch has no say
+    centred = guide - guide.mean(dim=1, keepdim=True)  # as Theta 1 = 1, the mean patch has no say
     gram = torch.bmm(centred, centred.mT)
     diagonal = gram.diagonal(dim1=1, dim2=2)
     energy = diagonal.sum(dim=1, keepdim=True)
@@ -46,7 +47,7 @@ def combinations(guide: Tensor, noise: Tensor, ridge: Tensor) -> Tensor:
     # Nor has any multiple of 1 1' added to Q: this one keeps 1 away from the small eigenvalues.
     gram += (energy / guide.shape[1] ** 2)[..., None]
     diagonal += ridge
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky_ex(gram).L)
+    inverse = _inverse(gram, many=gram.is_cuda)
     ones = inverse.sum(dim=2)
     inverse -= ones[:, :, None] * (ones / ones.sum(dim=1, keepdim=True))[:, None, :]
     theta = inverse.mul_(-noise[:, :, None])
@@ -54,8 +55,18 @@ def combinations(guide: Tensor, noise: Tensor, ridge: Tensor) -> Tensor:
     return theta
 
 
+def _inverse(gram: Tensor, many: bool) -> Tensor:
+    """The inverses of positive definite matrices ``(G, k, k)``; ``many``: all at once, as a GPU likes it."""
+    factor = torch.linalg.cholesky_ex(gram).L
+    if not many:
+        return torch.cholesky_inverse(factor)
+    eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device).expand_as(gram)
+    root = torch.linalg.solve_triangular(factor, eye, upper=False)
+    return torch.bmm(root.mT, root)
+
+
 def weights(theta: Tensor) -> Tensor:
-    """What an estimated patch counts: 1 / |its row of Theta|^2, between 1 and k; ``(G, k, k)`` to ``(G, k)``."""
+    """What each estimate counts: 1 / |its row of Theta|^2, between 1 and k; ``(G, k, k)`` to ``(G, k)``."""
     return (1 / theta.square().sum(dim=2)).clamp(1, theta.shape[1])
 
 
@@ -66,7 +77,7 @@ def patch_sums(plane: Tensor, patch: int) -> Tensor:
 
 
 def spread(values: Tensor, patch: int) -> Tensor:
-    """The transpose of :func:`patch_sums`: for each pixel, the sum of the ``values`` of all patches it lies in.
+    """The transpose of :func:`patch_sums`: for each pixel, the sum of the ``values`` of its patches.
 
     ``(H - p + 1, W - p + 1)`` to ``(H, W)``.
     """
@@ -94,11 +105,12 @@ def fold(table: Tensor, picture: Tensor, patch: int) -> None:
 
 
 def combine(groups: Groups, guide: Tensor, noisy: Tensor, risk: Risk) -> tuple[Tensor, Tensor | None]:
-    """Estimate every group from ``noisy`` with the Theta of ``guide``, and average the patches into a picture.
+    """Estimate every group from ``noisy`` with the Theta of ``guide``, and average the patches.
 
-    ``risk`` maps the positions of some groups ``(G, k)`` to the noise, the ridge (see :func:`combinations`) and, or None,
-    to a share ``(G,)`` in [0, 1). With shares there is a second picture, of (1 - share) estimate + share noisy.
-    ``guide`` and ``noisy`` are ``(H, W, C)`` and may be the same; the pictures returned have that shape.
+    ``risk`` maps the positions of some groups ``(G, k)`` to the noise, the ridge (see :func:`combinations`)
+    and, or None, to a share ``(G,)`` in [0, 1). With shares there is a second picture, of (1 - share)
+    estimate + share noisy. ``guide`` and ``noisy`` are ``(H, W, C)`` and may be the same; the pictures
+    returned have that shape.
     """
     patch, (height, width) = groups.patch, groups.shape
     across = width - patch + 1
@@ -127,7 +139,7 @@ def combine(groups: Groups, guide: Tensor, noisy: Tensor, risk: Risk) -> tuple[T
             mixture = torch.zeros_like(noisy) if mixture is None else mixture
             fold(sums[1], mixture[rows], patch)
     total = spread(weight.view(-1, across), patch)[..., None]
-    if mixture is not None:  # every patch of the noisy picture is the same there, whichever group it is kept by
+    if mixture is not None:  # what is kept of the noisy picture is the same from every patch
         mixture = (mixture + noisy * spread(kept.view(-1, across), patch)[..., None]) / total
     return estimate / total, mixture
 

@@ -39,7 +39,8 @@ def sums(plane, side):
 
 
 def groups_of(picture, side, method, members):
-    return find_groups(torch.from_numpy(picture.mean(axis=2)).float(), side, method.window, method.stride, members)
+    guide = torch.from_numpy(picture.mean(axis=2)).float()
+    return find_groups(guide, side, method.window, method.stride, members)
 
 
 # ---- the chains, written out ----
@@ -89,14 +90,14 @@ def test_lichi_is_its_chain():
 def weighed(group, guide, picture, noise, share):
     """Sum of the weights and of the weighted patches of one group, from its mean and the weights alone."""
     weight = np.zeros(picture.shape[:2])
-    model = np.stack([guide[y : y + 4, x : x + 4].ravel() for y, x in (divmod(int(a), 15) for a in group.index[0, 0])])
+    corners = [divmod(int(at), 15) for at in group.index[0, 0]]
+    model = np.stack([guide[y : y + 4, x : x + 4].ravel() for y, x in corners])
     ridge = noise[0] * np.eye(len(model))
     inverse, ones = np.linalg.inv(model @ model.T + ridge), np.ones(len(model))
     theta = np.eye(len(model)) - noise[0] * (
         inverse - np.outer(inverse @ ones, ones @ inverse) / (ones @ inverse @ ones)
     )
-    for row, at in enumerate(group.index[0, 0]):
-        y, x = divmod(int(at), 15)
+    for row, (y, x) in enumerate(corners):
         weight[y : y + 4, x : x + 4] += np.clip(1 / (theta[row] ** 2).sum(), 1, len(model))
     with np.errstate(invalid="ignore"):
         means = loop_combine(group, guide, picture, noise, noise, share)
@@ -185,16 +186,17 @@ def test_sigma_is_estimated_when_it_is_not_given(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_poisson_noise_is_told_from_gaussian_noise(name):
-    """With the photons given or counted it beats Gaussian noise of the same mean variance, and keeps the mean."""
+    """Photons given or counted, it beats Gaussian noise of the same mean variance, and keeps the mean."""
     clean = np.concatenate([CLEAN * 0.15, CLEAN])  # dark and light: the variances differ
     given = b2g.add_noise(clean, "poisson", 20, seed=0)
-    score = lambda **s: b2g.psnr(clean, b2g.denoise(given, name, "smoke", progress=False, **s).image)  # noqa: E731
+    answer = lambda **s: b2g.denoise(given, name, "smoke", progress=False, **s).image  # noqa: E731
+    score = lambda **s: b2g.psnr(clean, answer(**s))  # noqa: E731
     poisson = score(noise="poisson", photons=20)
     assert poisson > b2g.psnr(clean, given, clip=False) + 4
     assert poisson > score(sigma=255 * float((clean.mean() / 20) ** 0.5)) + 0.3
     assert score(noise="poisson") > poisson - 0.3
-    answer = METHODS[name].profile("smoke", noise="poisson", photons=20.0)(batch(given))
-    assert abs(answer.estimate.mean() - given.mean()) < 2e-3 and answer.history == [{"photons": 20.0}]
+    plain = METHODS[name].profile("smoke", noise="poisson", photons=20.0)(batch(given))
+    assert abs(plain.estimate.mean() - given.mean()) < 2e-3 and plain.history == [{"photons": 20.0}]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -237,8 +239,8 @@ def test_impossible_settings_are_refused(name, settings, sentence):
 
 
 @pytest.mark.parametrize("settings, sentence", [
-    (dict(alpha=0), "alpha .* must be positive, not 0.0"), (dict(keep=1), r"keep .* must lie in \[0, 1\), not 1.0"),
-    (dict(steps=-1), "steps must be at least 0, not -1"), (dict(patch=(7, 0)), "patch must be at least 0, not -1")])
+    (dict(alpha=0), "alpha .* positive, not 0.0"), (dict(keep=1), r"keep .* lie in \[0, 1\), not 1.0"),
+    (dict(steps=-1), "steps must be at least 0, not -1"), (dict(patch=(7, 0)), "at least 0, not -1")])
 def test_impossible_settings_of_lichi_are_refused(settings, sentence):
     with pytest.raises(B2GError, match=sentence):
         LIChI(**settings)
@@ -262,5 +264,7 @@ def test_what_a_picture_cannot_be_denoised_with_is_refused(name, settings, sente
 def test_a_gpu_gives_the_same_picture(name, settings):
     """But for the order of sums and ties between patches: 0.05 grey values of 255 in the mean square."""
     method, given = METHODS[name].profile(None, **settings), batch(np.clip(noisy(), 0, None))
-    here, there = (method(given.to(d), Circumstances(device=torch.device(d))).estimate for d in ("cpu", "cuda"))
+    here, there = (
+        method(given.to(where), Circumstances(device=torch.device(where))).estimate for where in ("cpu", "cuda")
+    )
     assert there.is_cuda and (here - there.cpu()).square().mean().sqrt() < 0.05 / 255
