@@ -70,6 +70,24 @@ def test_the_answer_goes_beside_its_picture(folder):
     assert run("denoise", "sub/in.png", *TINY) == 0 and (folder / "sub" / "in-denoised.png").exists()
 
 
+def test_tiles_are_those_of_the_face_and_are_refused_before_anything_is_done(folder, capsys):
+    Image.fromarray(skimage.data.astronaut()[:40, :50]).save("large.png")
+    assert run("denoise", "large.png", "-o", "out.png", "--tile", 32, "--overlap", 8, *TINY) == 0
+    expected = b2g.denoise("large.png", ZSN2N(steps=2, width=4), precision="float32", progress=False, tile=32, overlap=8)
+    assert np.array_equal(images.read("out.png"), expected.image)
+    assert run("denoise", "large.png", "-o", "new/", "--tile", 8, *TINY) == 2
+    assert "tile must be at least 32" in capsys.readouterr().err and not (folder / "new").exists()
+
+
+def test_noise_prints_the_estimate_of_every_picture(capsys):
+    estimates = [b2g.estimate_sigma(images.read(name)) for name in ("in.png", "deep.tif")]
+    assert run("noise", "in.png", "deep.tif") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{name}  sigma {sigma:.2f} of 255" for name, sigma in zip(("in.png", "deep.tif"), estimates)
+    ]
+    assert run("noise", "nowhere.png") == 2 and "nowhere.png" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["out", "out.v2/"])
 def test_several_pictures_go_to_a_folder_that_need_not_exist(name, folder, capsys):
     assert run("denoise", "in.png", "gray.tif", "-o", f"new/{name}", *TINY) == 0
