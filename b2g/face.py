@@ -105,12 +105,8 @@ def denoise(
     ``method`` is a name (``b2g.methods.METHODS``) or a configured instance; ``profile`` and any ``settings`` (``steps=500``)
     choose its fields. ``clean`` is shown against (PSNR), never used. A killed fit goes on from ``checkpoint``.
     ``watch`` and ``log_every`` are for studies of one training (see :class:`b2g.method.Circumstances`).
-    ``together``: whether a batch is fitted side by side, which is faster for small pictures and draws other random numbers
-    (:mod:`b2g.together`): True, False, so many at a time, or ``"auto"``, on a GPU and for up to 64 x 64 pixels.
-    ``engine``: whether a fit's steps are launched one operation at a time (``"eager"``) or as a CUDA graph
-    (``"graph"``); ``"auto"`` takes the graph wherever there can be one (:mod:`b2g.capture`).
-    ``tile``: the side of square tiles that a larger picture is cut into, which bounds the memory; neighbours share
-    ``overlap`` pixels, where their answers are blended (:mod:`b2g.tiles`). It changes the answer and its identity.
+    ``together``: whether a batch is fitted side by side, much faster for small pictures on a GPU, with other random
+    numbers (:mod:`b2g.together`): True, False, so many at a time, or ``"auto"``, on a GPU up to 128 x 128 pixels.
     Raises :class:`b2g.errors.B2GError` with one sentence for bad input.
     """
     configured = tiled(choose_method(method, profile, **settings), tile, overlap)

@@ -26,9 +26,9 @@ from b2g.metrics import psnr
 from b2g.seeds import seed_for, torch_generator
 from b2g.stack import FASTEST, stack_networks
 
-SHARE = 0.5  # of a GPU's free memory
+SHARE = 0.5  # of a GPU's free memory: recording a CUDA graph may hold a step's tensors twice
 CPU_BYTES = 2**30
-CPU_PIXELS = 64 * 64  # larger pictures keep a core busy by themselves: benchmarks/side_by_side.py
+SMALL = 128 * 128  # pixels; expected: a larger picture keeps a GPU busy by itself (benchmarks/side_by_side.py measures)
 OWN = ("network", "noisy", "generator", "loss_of")
 
 
@@ -107,14 +107,15 @@ def bytes_a_picture(objective) -> int:
 def together_at_once(method: Method, noisy: Tensor, circumstances: Circumstances, together) -> int:
     """How many of the pictures ``(N, C, H, W)`` to fit side by side at a time; 1 is one after another.
 
-    ``together``: True, as many as memory allows; a number, at most so many; False, one; ``"auto"``, True on CUDA, and
-    on the CPU for pictures of up to 64 x 64 pixels, where the method can. Raises B2GError where it must and cannot.
+    ``together``: True, as many as memory allows; a number, at most so many; False, one; ``"auto"``, True on a GPU for
+    pictures of up to 128 x 128 pixels where the method can. A CPU core is busy with one picture, so there a stack gains
+    little. Raises B2GError where it must and cannot.
     """
     number = isinstance(together, numbers.Integral) and not isinstance(together, bool)
     if not (together >= 1 if number else together in ("auto", True, False)):
         raise B2GError(f"together must be 'auto', True, False or a whole number from 1 up, not {together!r}.")
     device = circumstances.device
-    idle = device.type == "cuda" or noisy.shape[-2] * noisy.shape[-1] <= CPU_PIXELS
+    idle = device.type == "cuda" and noisy.shape[-2] * noisy.shape[-1] <= SMALL
     apart = together is False or (number and together == 1) or (together == "auto" and not idle)
     if apart or len(noisy) == 1:
         return 1

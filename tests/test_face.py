@@ -87,7 +87,7 @@ def test_a_batch_is_its_pictures_one_by_one_each_with_a_seed_of_its_own(method):
     unit = PICTURE[:16, :16].astype(np.float32) / 255
     batch = np.stack([unit, unit, unit[::-1]])
     run = lambda noisy, seed: b2g.denoise(  # noqa: E731
-        noisy, method, "smoke", steps=2, width=4, seed=seed, progress=False, precision="float32", together=False
+        noisy, method, "smoke", steps=2, width=4, seed=seed, progress=False, precision="float32"
     )
     together = run(batch, 7)
     singles = [run(one, 7 if k == 0 else seed_for(7, k)) for k, one in enumerate(batch)]
@@ -103,7 +103,7 @@ def test_a_batch_is_its_pictures_one_by_one_each_with_a_seed_of_its_own(method):
     assert np.array_equal(run(batch[:1], 7).image[0], singles[0].image)
 
 
-@pytest.mark.parametrize("wish", ["auto", True, 2])
+@pytest.mark.parametrize("wish", [True, 2])
 def test_a_batch_side_by_side_has_the_answers_and_histories_of_one_after_another(wish):
     """ZS-N2N draws nothing but its first weights, so nothing but rounding may differ."""
     batch = np.stack([PICTURE[:16, :16], PICTURE[1:, 3:], PICTURE[:16, 2:18]])[:, :16, :16]
@@ -121,7 +121,7 @@ def test_the_pictures_that_diverged_side_by_side_are_named(monkeypatch):
     answers = [Denoised(torch.zeros(1, 3, 17, 19)), Diverged("one"), Diverged("two")]
     monkeypatch.setattr("b2g.face.denoise_together", lambda *_: answers)
     with pytest.raises(Diverged, match=r"zs_n2n diverged on picture 1, 2 \(counted from 0\) of 3; lower"):
-        tiny(np.stack([PICTURE] * 3))
+        tiny(np.stack([PICTURE] * 3), together=True)
 
 
 def test_a_list_may_mix_sizes_and_kinds(tmp_path):

@@ -251,10 +251,18 @@ def test_the_estimate_of_memory_counts_what_is_kept_for_the_slopes():
 
 
 @pytest.mark.parametrize("wish, size, expected", [
-    ("auto", 64, 6), ("auto", 65, 1), (True, 65, 6), (False, 32, 1), (1, 32, 1), (np.int64(4), 32, 4), (9, 32, 6),
+    ("auto", 32, 1), (True, 65, 6), (False, 32, 1), (1, 32, 1), (np.int64(4), 32, 4), (9, 32, 6),
 ])  # fmt: skip
 def test_how_many_at_once(wish, size, expected):
     assert together_at_once(ZSN2N(), pictures(6, 1, size), PLAIN, wish) == expected
+
+
+@pytest.mark.parametrize("method, size, expected", [(ZSN2N(), 128, 6), (ZSN2N(), 130, 1), (BM3D(), 32, 1)])
+def test_auto_fits_small_pictures_side_by_side_on_a_gpu(method, size, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**40, 2**40))
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *_, **__: self)  # no GPU is needed to decide
+    where = replace(PLAIN, device=torch.device("cuda"))
+    assert together_at_once(method, pictures(6, 1, size), where, "auto") == expected
 
 
 def test_at_once_is_bounded_by_memory(monkeypatch):
@@ -271,9 +279,8 @@ def test_half_of_a_gpus_free_memory_may_be_taken(monkeypatch):
     assert together._room(torch.device("cuda")) == 4000
 
 
-def test_auto_leaves_alone_what_cannot_be_stacked_and_true_refuses_it():
+def test_true_refuses_what_cannot_be_stacked():
     noisy = pictures(2, 1, 16)
-    assert together_at_once(BM3D(), noisy, PLAIN, "auto") == 1
     with pytest.raises(B2GError, match="bm3d cannot fit pictures side by side; use together=False"):
         together_at_once(BM3D(), noisy, PLAIN, True)
 
