@@ -141,7 +141,7 @@ def fit(
     objective: Objective,
     schedule: Schedule,
     *,
-    average: float | None = None,
+    average: float | RunningAverage | None = None,
     clean: Tensor | None = None,
     progress: bool = False,
     label: str = "fit",
@@ -153,7 +153,8 @@ def fit(
 ) -> Fit:
     """Minimise ``objective`` by Adam over ``schedule`` and return the running average and the history.
 
-    ``average`` is the decay of the running mean of the objective's estimates (None: no mean is kept). ``clean`` is
+    ``average`` is the decay of the running mean of the objective's estimates, or a mean of the objective's own kind
+    (:class:`b2g.window.Canvas`), or None: no mean is kept. ``clean`` is
     used for the shown PSNR only. ``watch`` is called with the objective and the number of steps done at every entry of
     the history (every ``log_every`` steps and at the end), which takes up its numbers. A ``checkpoint`` is written
     about once a minute and read at the start if its ``identity`` is this run's; it is removed at the end. ``engine``:
@@ -165,7 +166,7 @@ def fit(
     if checkpoint is not None:
         _check_place(Path(checkpoint))
     optimiser = torch.optim.Adam(objective.network.parameters(), schedule.learning_rate, fused=True)
-    mean = RunningAverage(average) if average is not None else None
+    mean = RunningAverage(average) if isinstance(average, (int, float)) else average
     history: list[dict] = []
     log_every = log_every or max(1, schedule.steps // 100)
     start, spent = 0, 0.0
@@ -184,6 +185,8 @@ def fit(
                 if watch is not None:
                     with torch.no_grad():
                         history[-1] = {**watch(objective, step + 1), **history[-1]}
+                if take.engine not in ("eager", "graph"):
+                    bar.set_description_str(f"{label} ({take.engine})", refresh=False)
                 bar.set_postfix({k: f"{v:.4g}" for k, v in history[-1].items() if k in ("loss", "psnr")}, refresh=False)
             bar.update(1)
             if checkpoint is not None and time.perf_counter() - saved > 60:
@@ -252,7 +255,8 @@ def _resume(path: Path, identity: str, objective, optimiser, mean, history) -> t
     objective.load_state(content["objective"])
     if mean is not None:
         device = next(objective.network.parameters()).device
-        total, mean.weight = content["mean"]
-        mean.sum = None if total is None else total.to(device)
+        mean.sum, mean.weight = (
+            part.to(device) if isinstance(part, Tensor) else part for part in content["mean"]
+        )
     history.extend(content["history"])
     return content["step"], content["seconds"]

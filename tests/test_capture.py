@@ -203,6 +203,17 @@ def test_a_recording_that_breaks_off_is_forgotten(taped):
     assert told(expected.history) == told(found.history)
 
 
+def test_the_bar_says_why_there_is_no_graph(taped, monkeypatch):
+    bars, made = [], engine.tqdm
+    monkeypatch.setattr(engine, "tqdm", lambda **settings: bars.append(made(**settings | dict(disable=False))) or bars[-1])
+    taped(breaks=True)
+    run(objective(), label="b2g")
+    assert bars[0].desc == "b2g (eager, since no graph could be made: out of memory while recording)"
+    taped()
+    run(objective(), label="b2g")
+    assert bars[1].desc == "b2g: " or bars[1].desc == "b2g"
+
+
 def test_whoever_insists_on_a_graph_is_told(taped):
     taped(breaks=True, strict=True)
     with pytest.raises(B2GError, match=r"engine='graph' failed \(out of memory while recording\); use engine='auto'."):
