@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from b2g.errors import B2GError
 from b2g.fit import RunningAverage, autocast
 from b2g.masks import bernoulli_mask, detail_distance, detail_index, dual_mask, gradient_index, uniform_pixel_mask
+from b2g.window import Part, cut, draw_window
 
 VISIBLE = ("none", "detached", "attached")
+PILOTS = ("visible", "average", "patches")
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,9 @@ class BlindSpotLoop:
 
     ``loss(blind, visible, noisy, mask)`` is the method's own. ``visible`` says whether f(y) is computed each step, and
     whether the loss may change it: ``"none"`` | ``"detached"`` | ``"attached"``. The dual mask's estimate x_m
-    is f(y) (``pilot="visible"``, Eq. 3.10) or the running average of the blind answers (``pilot="average"``), first taken
-    at step ``dual_from``, then every ``refresh`` steps. ``guided`` passes the last answer to T-Standout. ``readings`` says
+    is f(y) (``pilot="visible"``, Eq. 3.10), the running average of the blind answers (``pilot="average"``) or an
+    ``estimate`` from elsewhere (``pilot="patches"``), first taken at step ``dual_from``, then every ``refresh`` steps. Each
+    step looks at a window of ``side`` pixels (0: all); windows go with masks of a fixed law. ``guided`` passes the last answer to T-Standout. ``readings`` says
     to those who watch how d^g is read (``operator``, ``combine``, ``omega``); the loop itself makes no use of it.
     """
 
@@ -116,16 +119,20 @@ class BlindSpotLoop:
         generator: torch.Generator,
         precision: str = "auto",
         readings: dict | None = None,
+        estimate: Tensor | None = None,
+        side: int = 0,
     ):
         if visible not in VISIBLE:
             raise B2GError(f"visible must be one of {', '.join(VISIBLE)}, not {visible!r}.")
-        if pilot not in ("visible", "average"):
-            raise B2GError(f"pilot must be 'visible' or 'average', not {pilot!r}.")
+        if pilot not in PILOTS:
+            raise B2GError(f"pilot must be one of {', '.join(PILOTS)}, not {pilot!r}.")
+        if side and (law.dual or guided):
+            raise B2GError("a window (side) goes with a mask of a fixed law; take side=0, or mask='bernoulli'.")
         self.network, self.loss_of, self.law = network, loss, law
         self.noisy = noisy.contiguous(memory_format=torch.channels_last)
         self.visible, self.pilot, self.dual_from, self.refresh = visible, pilot, dual_from, max(1, refresh)
         self.guided, self.flips, self.generator, self.precision = guided, flips, generator, precision
-        self.readings = readings or {}
+        self.readings, self.given, self.side = readings or {}, estimate, side
         self.answers = RunningAverage(0.95)
         self.detail: Tensor | None = None
         self.last: Tensor | None = None
@@ -135,20 +142,23 @@ class BlindSpotLoop:
         """Whether every step is the same sequence of kernels that reads nothing the step before has renamed."""
         return not self.law.dual and not self.guided
 
-    def _run(self, mask: Tensor | None) -> Tensor:
+    def _run(self, mask: Tensor | None, noisy: Tensor | None = None) -> Tensor:
         """One stochastic pass of the network, of the masked picture or (no mask) of the whole, as float32."""
+        noisy = self.noisy if noisy is None else noisy
         which = draw_number(4, self.generator) if self.flips else 0
         guide = flip(self.last, which) if self.guided and self.last is not None else None
         seen = None if mask is None else flip(mask, which)
-        with autocast(self.noisy.device, self.precision):
-            answer = self.network(flip(self.noisy, which), seen, self.generator, guide)
+        with autocast(noisy.device, self.precision):
+            answer = self.network(flip(noisy, which), seen, self.generator, guide)
         return flip(answer.float(), which)
 
     def _draw(self) -> Tensor:
         return self.law.draw(self.noisy.shape, self.detail, self.generator)
 
-    def loss(self, step: int) -> tuple[Tensor, Tensor]:
+    def loss(self, step: int) -> tuple[Tensor, Tensor | Part]:
         """Lines 2 to 7 of Algorithm 1: draw the mask, run the network, return the loss and f(Omega(y))."""
+        if self.side:
+            return self._loss_in_a_window()
         if self.law.dual and step >= self.dual_from and (step - self.dual_from) % self.refresh == 0:
             self.detail = self.law.detail(self.noisy, self._estimate())
         mask = self._draw()
@@ -164,8 +174,21 @@ class BlindSpotLoop:
         self.last = whole.detach() if whole is not None else answer
         return self.loss_of(blind, whole, self.noisy, mask), answer
 
+    def _loss_in_a_window(self) -> tuple[Tensor, Part]:
+        rows, columns = draw_window(self.noisy.shape[-2:], self.side, self.generator)
+        part = cut(self.noisy, rows, columns)
+        mask = self.law.draw(part.shape, None, self.generator)
+        whole = None
+        if self.visible != "none":
+            with torch.set_grad_enabled(self.visible == "attached"):
+                whole = self._run(None, part)
+        blind = self._run(mask, part)
+        return self.loss_of(blind, whole, part, mask), Part(blind.detach(), rows, columns)
+
     def _estimate(self) -> Tensor:
         """The running estimate x_m of Eq. 3.10."""
+        if self.pilot == "patches":
+            return self.given
         if self.pilot == "average":
             return self.answers.value if self.answers.value is not None else self.noisy
         if self.visible != "none" and self.last is not None:
@@ -177,6 +200,11 @@ class BlindSpotLoop:
     def predict(self) -> Tensor:
         """One stochastic answer f(Omega(y)) under the masks of training, ``(1, C, H, W)``."""
         return self._run(self._draw())
+
+    @torch.no_grad()
+    def see(self) -> Tensor:
+        """One stochastic answer f(y) to the picture with nothing hidden, ``(1, C, H, W)``."""
+        return self._run(None)
 
     @torch.no_grad()
     def look(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -153,9 +153,10 @@ class EncoderDecoder(nn.Module):
     ``mask`` (1 = visible) is applied inside; none means all visible: f(y). Any size from 16 pixels up: picture and
     mask are mirrored together to the next multiple of 2^depth, so a hidden pixel is hidden in its mirror image
     too. ``guide``, of the picture's shape, is the last output for T-Standout's reading of Eq. 3.11 on the output.
+    ``answers`` is the number of channels of the estimate, where it is not that of the picture.
     """
 
-    def __init__(self, channels: int, shape: Architecture = Architecture()):
+    def __init__(self, channels: int, shape: Architecture = Architecture(), answers: int | None = None):
         super().__init__()
         self.shape = shape
         width, depth = shape.width, shape.depth
@@ -168,7 +169,7 @@ class EncoderDecoder(nn.Module):
             levels.append(_Decode((below + width, 2 * width, 2 * width), shape, "half" if level == 1 else "deep"))
         self.decoder = nn.ModuleList(levels)
         self.head = _Decode((2 * width + channels, *shape.head), _head_shape(shape), "full")
-        self.last = nn.Conv2d(shape.head[-1], channels, 3, padding=1)
+        self.last = nn.Conv2d(shape.head[-1], answers or channels, 3, padding=1)
         self.last_rate = shape.rate if shape.dropout == "all" and shape.standout != "all" else 0.0
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -7,18 +7,26 @@ that leaves a choice is a field below, and the profiles are five named sets of c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from b2g.anscombe import anscombe, estimate_photons, inverse_anscombe
+from b2g.errors import B2GError
 from b2g.fit import RunningAverage, Schedule, build, fit, mean_of_passes
 from b2g.losses import COMBINATIONS, OPERATORS, b2g_loss, uniform_loss
-from b2g.loop import VISIBLE, BlindSpotLoop, MaskLaw
-from b2g.method import Circumstances, Denoised, Method, check_choice, check_least
+from b2g.loop import PILOTS, VISIBLE, BlindSpotLoop, MaskLaw
+from b2g.method import Circumstances, Denoised, Method, added_later, check_choice, check_least
+from b2g.methods.lichi import LIChI
+from b2g.methods.nl_ridge import NLRidge
 from b2g.network import Architecture, EncoderDecoder
+from b2g.noise import estimate_sigma
+from b2g.posterior import POSTERIORS, posterior_mean
+from b2g.recorrupt import RecorruptedLoop
 from b2g.seeds import seed_for, torch_generator
+from b2g.window import Canvas
 
 CHOICES = {
     "visible": VISIBLE,
@@ -26,10 +34,16 @@ CHOICES = {
     "combine": COMBINATIONS,
     "loss_norm": ("masked", "all"),
     "target": ("noisy", "hidden"),
-    "pilot": ("visible", "average"),
+    "pilot": PILOTS,
     "standout_on": ("features", "output"),
-    "answer": ("average", "passes"),
+    "answer": ("average", "passes", "visible"),
+    "input": ("masked", "recorrupted"),
+    "noise": ("gaussian", "poisson"),
+    "patches": ("none", "nl_ridge", "lichi"),
+    "posterior": POSTERIORS,
 }
+LEAST_SIDE = 64  # of a window: its borders, where the network sees one side only, must not be most of it
+PATCHES = {"nl_ridge": NLRidge, "lichi": LIChI}
 
 # To the letter, wherever the letter can be followed at all.
 PAPER = dict(
@@ -139,13 +153,40 @@ class B2G(Method):
     answer: str = "average"
     average: float = 0.99
     passes: int = 40
+    input: str = added_later("masked")
+    noise: str = added_later("gaussian")
+    sigma: float | None = added_later(None)
+    strength: float = added_later(0.5)
+    draws: int = added_later(4)
+    patches: str = added_later("none")
+    side: int = added_later(0)
+    posterior: str = added_later("none")
+    depth: int = added_later(5)
 
     def __post_init__(self):
         super().__post_init__()
         self.schedule(), self.architecture(), self.law(), RunningAverage(self.average)  # each refuses what cannot be
         for name, allowed in CHOICES.items():
             check_choice(name, getattr(self, name), allowed)
-        check_least("passes", self.passes, 1)
+        for name, least in (("passes", 1), ("draws", 1), ("side", 0)):
+            check_least(name, getattr(self, name), least)
+        self._check_input()
+
+    def _check_input(self) -> None:
+        """Refuses settings that one way of hiding the noise cannot go with."""
+        if self.sigma is not None and not self.sigma > 0:
+            raise B2GError(f"b2g's sigma is a noise level on 0..255 and must be positive, not {self.sigma}.")
+        if not self.strength > 0:
+            raise B2GError(f"strength is the share of noise that is added and must be positive, not {self.strength}.")
+        if 0 < self.side < LEAST_SIDE:
+            raise B2GError(f"side is 0 (all) or a window of at least {LEAST_SIDE} pixels, not {self.side}.")
+        if self.pilot == "patches" and self.patches == "none":
+            raise B2GError("pilot='patches' needs a patch-based denoiser: set patches='nl_ridge' or 'lichi'.")
+        if self.input == "recorrupted" and self.visible != "none":
+            raise B2GError("visible f(y) belongs to masks; with input='recorrupted' set visible='none'.")
+
+        if self.input == "recorrupted" and self.output != "linear":
+            raise B2GError("with input='recorrupted' the network's output is a change of either sign: set output='linear'.")
 
     def schedule(self) -> Schedule:
         """How long and how fast the fit goes."""
@@ -172,26 +213,73 @@ class B2G(Method):
             stop_gradient=self.visible == "detached", **where,
         )  # fmt: skip
 
-    def objective(self, noisy: Tensor, circumstances: Circumstances) -> BlindSpotLoop:
+    def objective(self, noisy: Tensor, circumstances: Circumstances) -> BlindSpotLoop | RecorruptedLoop:
         """The network and its loop, ready to be fitted to ``noisy`` ``(1, C, H, W)`` on its device."""
-        seed, device = circumstances.seed, noisy.device
-        network = build(lambda: EncoderDecoder(noisy.shape[1], self.architecture()), seed_for("weights", seed), device)
+        generator = torch_generator(seed_for("masks", circumstances.seed), noisy.device)
+        if self.input == "recorrupted":
+            return self._recorrupted(noisy, circumstances, generator)
         return BlindSpotLoop(
-            network, noisy, self.loss, law=self.law(), visible=self.visible, pilot=self.pilot,
+            self._network(noisy, circumstances), noisy, self.loss, law=self.law(), visible=self.visible, pilot=self.pilot,
             dual_from=self.dual_from, refresh=self.refresh, guided=self.standout_on == "output", flips=self.flips,
-            generator=torch_generator(seed_for("masks", seed), device), precision=circumstances.precision,
+            generator=generator, precision=circumstances.precision, side=self.side,
             readings={"operator": self.operator, "combine": self.combine, "omega": self.omega},
+            estimate=self._patched(noisy, self._sigma(noisy)) if self.pilot == "patches" else None,
         )  # fmt: skip
+
+    def _recorrupted(self, noisy: Tensor, circumstances: Circumstances, generator: torch.Generator) -> RecorruptedLoop:
+        """The loop of :mod:`b2g.recorrupt`; its network starts with the answer that changes nothing."""
+        piloted = self.patches != "none"
+        network = self._network(noisy, circumstances, 2 if piloted else 1)
+        torch.nn.init.zeros_(network.last.weight)
+        return RecorruptedLoop(
+            network, noisy, self._sigma(noisy), strength=self.strength, pilot=self._patched if piloted else None,
+            draws=self.draws, side=self.side, flips=self.flips, generator=generator, precision=circumstances.precision,
+        )  # fmt: skip
+
+    def _network(self, noisy: Tensor, circumstances: Circumstances, pictures: int = 1) -> EncoderDecoder:
+        """A network for ``pictures`` pictures of the shape of ``noisy`` beside each other."""
+        channels, seed = noisy.shape[1], seed_for("weights", circumstances.seed)
+        return build(lambda: EncoderDecoder(pictures * channels, self.architecture(), channels), seed, noisy.device)
+
+    def _sigma(self, noisy: Tensor) -> float:
+        """The noise's standard deviation in the picture's units, given or estimated."""
+        sigma = estimate_sigma(noisy) if self.sigma is None else self.sigma
+        if not sigma > 0:
+            raise B2GError(f"b2g needs a positive noise level sigma on 0..255, not {sigma}; give sigma.")
+        return sigma / 255
+
+    def _patched(self, noisy: Tensor, sigma: float) -> Tensor:
+        """The patch-based denoiser's answer; ``sigma`` in the picture's units."""
+        return PATCHES[self.patches].profile(sigma=255 * sigma)(noisy).estimate
 
     def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
         """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1] (values outside are welcome: noise is not clipped)."""
+        if self.noise == "poisson":
+            return self._stabilised(noisy, circumstances)
         loop = self.objective(noisy, circumstances)
+        windows = self.side or self.input == "recorrupted"
         result = fit(
-            loop, self.schedule(), average=self.average, clean=circumstances.clean, progress=circumstances.progress,
+            loop, self.schedule(), average=Canvas(noisy, self.average) if windows else self.average,
+            clean=circumstances.clean, progress=circumstances.progress,
             label=self.name, checkpoint=circumstances.checkpoint,
             identity=circumstances.identity(self, noisy), watch=circumstances.watch,
-            log_every=circumstances.log_every,
+            log_every=circumstances.log_every, engine=circumstances.engine,
         )  # fmt: skip
-        if self.answer == "average":
-            return Denoised(result.average, result.history)
-        return Denoised(mean_of_passes(loop.predict, self.passes, circumstances.progress), result.history)
+        estimate = result.average
+        if self.answer != "average":
+            one = loop.predict if self.answer == "passes" else loop.see
+            estimate = mean_of_passes(one, self.passes, circumstances.progress)
+        if self.posterior != "none":
+            estimate = posterior_mean(estimate, noisy, self._sigma(noisy), self.posterior)
+        return Denoised(estimate, result.history)
+
+    def _stabilised(self, noisy: Tensor, circumstances: Circumstances) -> Denoised:
+        """Poisson noise: the number of photons is estimated, the Anscombe transform makes the noise Gaussian.
+
+        The history's PSNR would be that of transformed pictures, so there is none.
+        """
+        photons = estimate_photons(noisy)
+        scale = 2 * photons**0.5  # the transform of white, nearly: the picture stays in about [0, 1]
+        gaussian = replace(self, noise="gaussian", sigma=255 / scale)
+        answer = gaussian(anscombe(noisy * photons) / scale, replace(circumstances, clean=None))
+        return Denoised(inverse_anscombe(answer.estimate * scale) / photons, answer.history)

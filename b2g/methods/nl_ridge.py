@@ -1,7 +1,8 @@
 """NL-Ridge (Herbreteau and Kervrann, SIAM J. Imaging Sciences 18(1), 2025, doi 10.1137/24M1630967): two steps of group-wise ridge.
 
-Each group of similar patches is replaced by linear combinations of its members: first those of least estimated risk
-(SURE), then those that would be best were the first picture the clean one. Written from the paper's formulas.
+Each group of similar patches is replaced by linear combinations of its members: first those of least
+estimated risk (SURE), then those that would be best were the first picture the clean one. Written from the
+paper's formulas.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ import torch
 from torch import Tensor
 
 from b2g.anscombe import estimate_photons
+from b2g.colour import COLOURS, channels, from_opponent, mixed_variance, to_opponent
 from b2g.errors import B2GError
-from b2g.groups import find_groups
+from b2g.groups import Groups, find_groups
 from b2g.method import Circumstances, Denoised, Method, check_choice, check_least
 from b2g.noise import estimate_sigma
 from b2g.patches import combine, patch_sums
@@ -28,19 +30,21 @@ class NLRidge(Method):
     """NL-Ridge for Gaussian or Poisson noise, gray and colour.
 
     ``sigma`` is the Gaussian noise level on 0..255; None estimates it (:func:`b2g.noise.estimate_sigma`).
-    ``noise="poisson"``: the picture is counts over ``photons`` (at white), its variance each pixel's own, at first that
-    of the noisy picture, then of the first estimate; ``photons=None`` estimates them
-    (:func:`b2g.anscombe.estimate_photons`).
-    ``patch`` (side) and ``group`` (members) belong to the first and second step; 0 is the paper's number for this sigma.
-    ``window`` is the side of the search window, ``stride`` the distance of reference patches.
+    ``noise="poisson"``: the picture is counts over ``photons`` (at white), its variance each pixel's own, at
+    first that of the noisy picture, then of the first estimate; ``photons=None`` estimates them
+    (:func:`b2g.anscombe.estimate_photons`). ``patch`` (side) and ``group`` (members) belong to the first and
+    second step; 0 is the paper's number for this sigma. ``window`` is the side of the search window,
+    ``stride`` the distance of reference patches.
     """
 
     name: ClassVar[str] = "nl_ridge"
     label: ClassVar[str] = "classical"
     source: ClassVar[str] = "Herbreteau and Kervrann, SIAM J. Imaging Sci. 18(1), 2025, doi 10.1137/24M1630967"
     cost: ClassVar[str] = "seconds on a CPU (256x256)"
-    default_profile: ClassVar[str] = "official"
-    profiles: ClassVar[dict[str, dict]] = {"official": {}, "smoke": dict(patch=(5, 5), group=(12, 32), window=15)}
+    default_profile: ClassVar[str] = "opponent"
+    profiles: ClassVar[dict[str, dict]] = {
+        "official": {}, "opponent": dict(colour="opponent"), "smoke": dict(patch=(5, 5), group=(12, 32), window=15),
+    }  # fmt: skip
 
     sigma: float | None = None
     noise: str = "gaussian"
@@ -49,6 +53,7 @@ class NLRidge(Method):
     group: tuple[int, int] = (0, 0)
     window: int = 37
     stride: int = 4
+    colour: str = "joint"
 
     def __post_init__(self):
         super().__post_init__()
@@ -71,14 +76,22 @@ class NLRidge(Method):
         for step, (patch, members) in enumerate(self.numbers(level)):
             patch = min(patch, *picture.shape[:2])
             groups = find_groups(estimate.mean(dim=2), patch, self.window, self.stride, members)
-            noise = patch_sums(variance(estimate), patch)
-
-            def risk(index: Tensor) -> tuple[Tensor, Tensor, None]:
-                own = noise[index]
-                return (own, own, None) if step else ((1 + _EXTRA) * own, _EXTRA * own, None)
-
-            estimate, _ = combine(groups, estimate, picture, risk)
+            estimate = self._step(step, groups, estimate, picture, variance(estimate))
         return Denoised(estimate.permute(2, 0, 1)[None], [found])
+
+    def _step(self, step: int, groups: Groups, guide: Tensor, picture: Tensor, variance: Tensor) -> Tensor:
+        """One of the two steps, on all channels together or on each opponent colour by itself; ``(H, W, C)``."""
+        parts = [(guide, picture, variance)]
+        if self.colour == "opponent":
+            parts = channels(to_opponent(guide), to_opponent(picture), mixed_variance(variance))
+        answers = []
+        for model, source, own in parts:
+            noise = patch_sums(own, groups.patch)
+            ridge, extra = (1 + _EXTRA, _EXTRA) if step == 0 else (1, 1)
+            risk = lambda index: (ridge * noise[index], extra * noise[index], None)  # noqa: B023, E731
+            answers.append(combine(groups, model, source, risk)[0])
+        answer = torch.cat(answers, dim=2)
+        return from_opponent(answer) if self.colour == "opponent" else answer
 
     def _variance(self, noisy: Tensor, picture: Tensor):
         """Sigma on 0..255, the map from an estimate to the variance of each entry of the picture, and what was found."""
@@ -94,6 +107,7 @@ class NLRidge(Method):
 def check_noise(method: Method) -> None:
     """Refuses what NL-Ridge and LIChI have in common and cannot be."""
     check_choice("noise", method.noise, ("gaussian", "poisson"))
+    check_choice("colour", method.colour, COLOURS)
     if method.sigma is not None and not method.sigma > 0:
         raise B2GError(f"{method.name}'s sigma is a noise level on 0..255 and must be positive, not {method.sigma}.")
     if method.photons is not None and not method.photons > 0:

@@ -1,0 +1,133 @@
+r"""Recorruption: pairs for training from one noisy picture whose noise level is known or estimated.
+
+.. math:: u = y + \alpha\sigma n, \qquad t = y - \sigma n / \alpha, \qquad n \sim N(0, I)
+
+For white Gaussian noise of standard deviation sigma, u and t are independent given the clean picture x, and both
+have the mean x: a network fitted to t from u is fitted as if to x (Pang, Zheng, Quan and Ji, Recorrupted-to-
+Recorrupted, CVPR 2021). Unlike a mask, which hides a pixel wholly, recorruption hides a share of every pixel's noise,
+and the network may use the pixel itself.
+
+The network may be given a *pilot* beside u: the answer of a patch-based denoiser to u, which it then mends. A
+function of u alone, the pilot is as independent of t as u is.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import Callable
+
+import torch
+from torch import Tensor, nn
+
+from b2g.errors import B2GError
+from b2g.fit import autocast
+from b2g.loop import draw_number, flip
+from b2g.window import Part, cut, draw_window
+
+
+def recorrupt(noisy: Tensor, sigma: float, strength: float, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """u and t from ``noisy`` ``(B, C, H, W)`` and standard normal ``noise`` of its shape; ``sigma`` in the picture's units."""
+    return noisy + strength * sigma * noise, noisy - sigma / strength * noise
+
+
+class RecorruptedLoop:
+    """The objective of one noisy picture ``(1, C, H, W)``: mend the pilot's answer to u (or u itself) toward t.
+
+    ``draws`` recorruptions are made once, with the ``pilot``'s answer to each; without a pilot they are made anew at every
+    step. ``sigma`` is the noise's standard deviation in the picture's units, ``strength`` is alpha. Each step looks at
+    a window of ``side`` pixels (0: all).
+    """
+
+    capturable = True
+
+    def __init__(
+        self,
+        network: nn.Module,
+        noisy: Tensor,
+        sigma: float,
+        *,
+        strength: float = 0.5,
+        pilot: Callable[[Tensor, float], Tensor] | None = None,
+        draws: int = 4,
+        side: int = 0,
+        flips: bool = True,
+        generator: torch.Generator,
+        precision: str = "auto",
+    ):
+        if not sigma > 0:
+            raise B2GError(f"recorruption needs a positive noise level, not {sigma}.")
+        if not strength > 0:
+            raise B2GError(f"strength is the share of noise that is added and must be positive, not {strength}.")
+        if pilot is not None and draws < 1:
+            raise B2GError(f"draws counts recorruptions and must be at least 1, not {draws}.")
+        self.network, self.noisy, self.sigma, self.strength = network, noisy, sigma, strength
+        self.side, self.flips, self.generator, self.precision = side, flips, generator, precision
+        self.pilot, self.seen, self.targets, self.whole = pilot, None, None, None
+        if pilot is not None:
+            self.seen, self.targets = self._prepare(pilot, draws)
+
+    def _noise(self, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=self.generator, device=like.device)
+
+    def _prepare(self, pilot: Callable[[Tensor, float], Tensor], draws: int) -> tuple[Tensor, Tensor]:
+        """The recorruptions with their pilots ``(draws, 2 C, H, W)``, and the targets ``(draws, C, H, W)``."""
+        seen, targets = [], []
+        level = self.sigma * (1 + self.strength**2) ** 0.5
+        for _ in range(draws):
+            shown, target = recorrupt(self.noisy, self.sigma, self.strength, self._noise(self.noisy))
+            seen.append(torch.cat((shown, pilot(shown, level)), 1))
+            targets.append(target)
+        return torch.cat(seen), torch.cat(targets)
+
+    def _draw(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """What the network sees in a window, and its target."""
+        if self.seen is None:
+            part = cut(self.noisy, rows, columns)
+            return recorrupt(part, self.sigma, self.strength, self._noise(part))
+        which = torch.randint(len(self.seen), (1,), generator=self.generator, device=self.noisy.device)
+        return tuple(cut(pictures.index_select(0, which), rows, columns) for pictures in (self.seen, self.targets))
+
+    def answer(self, seen: Tensor) -> Tensor:
+        """The mended last channels of ``seen`` (the pilot, or u itself), as float32."""
+        which = draw_number(4, self.generator) if self.flips else 0
+        channels = self.noisy.shape[1]
+        with autocast(seen.device, self.precision):
+            change = self.network(flip(seen, which), None, self.generator)
+        return seen[:, -channels:] + flip(change.float(), which)
+
+    def loss(self, step: int) -> tuple[Tensor, Part]:
+        """The mean square between the answer to u and t in one window."""
+        rows, columns = draw_window(self.noisy.shape[-2:], self.side, self.generator)
+        seen, target = self._draw(rows, columns)
+        answer = self.answer(seen)
+        return (answer - target).square().mean(), Part(answer.detach(), rows, columns)
+
+    @torch.no_grad()
+    def predict(self) -> Tensor:
+        """One answer to a recorruption of the whole picture, ``(1, C, H, W)``."""
+        rows, columns = draw_window(self.noisy.shape[-2:], 0, self.generator)
+        return self.answer(self._draw(rows, columns)[0])
+
+    @torch.no_grad()
+    def see(self) -> Tensor:
+        """One answer to the noisy picture itself, nothing added, ``(1, C, H, W)``."""
+        if self.pilot is None:
+            return self.answer(self.noisy)
+        if self.whole is None:
+            self.whole = torch.cat((self.noisy, self.pilot(self.noisy, self.sigma)), 1)
+        return self.answer(self.whole)
+
+    @torch.no_grad()
+    def look(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """A mask that hides nothing and two answers, drawn from ``generator``: the fit never notices."""
+        aside = copy(self)
+        aside.generator = generator
+        return torch.ones_like(self.noisy), aside.predict(), aside.predict()
+
+    def state(self) -> dict:
+        return {"generator": self.generator.get_state(), "seen": self.seen, "targets": self.targets}
+
+    def load_state(self, state: dict) -> None:
+        self.generator.set_state(state["generator"])
+        if state["seen"] is not None:
+            self.seen, self.targets = (state[name].to(self.noisy.device) for name in ("seen", "targets"))
