@@ -13,12 +13,14 @@ function of u alone, the pilot is as independent of t as u is.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from copy import copy
 from typing import Callable
 
 import torch
 from torch import Tensor, nn
 
+from b2g.averaged import AveragedWeights
 from b2g.errors import B2GError
 from b2g.fit import autocast
 from b2g.loop import draw_number, flip
@@ -35,7 +37,8 @@ class RecorruptedLoop:
 
     ``draws`` recorruptions are made once, with the ``pilot``'s answer to each; without a pilot they are made anew at every
     step. ``sigma`` is the noise's standard deviation in the picture's units, ``strength`` is alpha. Each step looks at
-    a window of ``side`` pixels (0: all).
+    a window of ``side`` pixels (0: all). ``weights`` is the decay of the averaged weights that answer afterwards (0: the
+    last ones).
     """
 
     capturable = True
@@ -50,6 +53,7 @@ class RecorruptedLoop:
         pilot: Callable[[Tensor, float], Tensor] | None = None,
         draws: int = 4,
         side: int = 0,
+        weights: float = 0.0,
         flips: bool = True,
         generator: torch.Generator,
         precision: str = "auto",
@@ -62,6 +66,7 @@ class RecorruptedLoop:
             raise B2GError(f"draws counts recorruptions and must be at least 1, not {draws}.")
         self.network, self.noisy, self.sigma, self.strength = network, noisy, sigma, strength
         self.side, self.flips, self.generator, self.precision = side, flips, generator, precision
+        self.averaged = AveragedWeights(network, weights)
         self.pilot, self.seen, self.targets, self.whole = pilot, None, None, None
         if pilot is not None:
             self.seen, self.targets = self._prepare(pilot, draws)
@@ -97,6 +102,7 @@ class RecorruptedLoop:
 
     def loss(self, step: int) -> tuple[Tensor, Part]:
         """The mean square between the answer to u and t in one window."""
+        self.averaged.update()  # by the step before
         rows, columns = draw_window(self.noisy.shape[-2:], self.side, self.generator)
         seen, target = self._draw(rows, columns)
         answer = self.answer(seen)
@@ -107,6 +113,13 @@ class RecorruptedLoop:
         """One answer to a recorruption of the whole picture, ``(1, C, H, W)``."""
         rows, columns = draw_window(self.noisy.shape[-2:], 0, self.generator)
         return self.answer(self._draw(rows, columns)[0])
+
+    @contextmanager
+    def settled(self):
+        """Within the block, answers come from the averaged weights; for when the fit is over."""
+        self.averaged.update()  # by the last step
+        with self.averaged.used():
+            yield
 
     @torch.no_grad()
     def see(self) -> Tensor:
@@ -125,9 +138,13 @@ class RecorruptedLoop:
         return torch.ones_like(self.noisy), aside.predict(), aside.predict()
 
     def state(self) -> dict:
-        return {"generator": self.generator.get_state(), "seen": self.seen, "targets": self.targets}
+        return {
+            "generator": self.generator.get_state(), "seen": self.seen, "targets": self.targets,
+            "averaged": self.averaged.state(),
+        }  # fmt: skip
 
     def load_state(self, state: dict) -> None:
         self.generator.set_state(state["generator"])
+        self.averaged.load_state(state["averaged"])
         if state["seen"] is not None:
             self.seen, self.targets = (state[name].to(self.noisy.device) for name in ("seen", "targets"))

@@ -298,7 +298,7 @@ def test_the_noisy_picture_is_left_as_it_was():
 
 @pytest.mark.parametrize("readings, sentence", [
     (dict(visible="yes"), "visible must be one of none, detached, attached, not 'yes'"),
-    (dict(pilot="clean"), "pilot must be 'visible' or 'average', not 'clean'"),
+    (dict(pilot="clean"), "pilot must be one of visible, average, patches, not 'clean'"),
 ])  # fmt: skip
 def test_an_unknown_reading_is_refused_by_name(readings, sentence):
     with pytest.raises(B2GError, match=sentence):

@@ -7,6 +7,7 @@ that leaves a choice is a field below, and the profiles are five named sets of c
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -160,6 +161,7 @@ class B2G(Method):
     draws: int = added_later(4)
     patches: str = added_later("none")
     side: int = added_later(0)
+    weights: float = added_later(0.0)
     posterior: str = added_later("none")
     depth: int = added_later(5)
 
@@ -233,7 +235,7 @@ class B2G(Method):
         torch.nn.init.zeros_(network.last.weight)
         return RecorruptedLoop(
             network, noisy, self._sigma(noisy), strength=self.strength, pilot=self._patched if piloted else None,
-            draws=self.draws, side=self.side, flips=self.flips, generator=generator, precision=circumstances.precision,
+            draws=self.draws, side=self.side, weights=self.weights, flips=self.flips, generator=generator, precision=circumstances.precision,
         )  # fmt: skip
 
     def _network(self, noisy: Tensor, circumstances: Circumstances, pictures: int = 1) -> EncoderDecoder:
@@ -268,7 +270,8 @@ class B2G(Method):
         estimate = result.average
         if self.answer != "average":
             one = loop.predict if self.answer == "passes" else loop.see
-            estimate = mean_of_passes(one, self.passes, circumstances.progress)
+            with loop.settled() if self.input == "recorrupted" else nullcontext():
+                estimate = mean_of_passes(one, self.passes, circumstances.progress)
         if self.posterior != "none":
             estimate = posterior_mean(estimate, noisy, self._sigma(noisy), self.posterior)
         return Denoised(estimate, result.history)

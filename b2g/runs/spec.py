@@ -51,11 +51,15 @@ class Run:
         """The method that this run asks for; refused if this package has it no longer, or in another revision."""
         settings = json.loads(self.method)
         name, revision = settings.pop("method"), settings.pop("revision")
+        settings.pop("members", None)  # what a method is made of follows from its own settings
         method = METHODS.get(name)
         if method is None or method.revision != revision:
             have = "not here" if method is None else f"at revision {method.revision}"
             raise B2GError(f"run {self.id} needs {name} at revision {revision}, which is {have}; install the b2g of then.")
-        return method().changed(**settings)
+        configured = method().changed(**settings)
+        if configured.identity() != self.method:
+            raise B2GError(f"run {self.id} needs {name} with members of other settings; install the b2g of then.")
+        return configured
 
     def clean(self) -> np.ndarray:
         """The clean picture, or the reference of a pair, float32 ``(H, W)`` or ``(H, W, 3)`` in [0, 1]."""

@@ -1,0 +1,86 @@
+r"""Consensus: the weighted mean of a network fitted to the picture and of a patch-based denoiser.
+
+.. math:: \hat x = w\, f(y) + (1 - w)\, g(y)
+
+The two err differently, so their mean errs less than either. Both use the one noisy picture and nothing else: sigma is
+estimated unless it is given, and so is the weight.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from b2g.method import Circumstances, Denoised, Method, canonical_json, check_choice, check_least
+from b2g.methods.b2g import PATCHES, B2G
+from b2g.errors import B2GError
+from b2g.noise import estimate_sigma
+from b2g.seeds import seed_for
+
+
+@dataclass(frozen=True)
+class Consensus(Method):
+    """The mean of ``networks`` fits of ``b2g`` (its profile ``network``) and of the patch-based denoiser ``patches``.
+
+    ``weight`` is the networks' share. ``sigma`` as in the members; None estimates it once for both. ``noise="poisson"``
+    tells both members to expect Poisson noise. The identity names every setting of both members.
+    """
+
+    name: ClassVar[str] = "consensus"
+    source: ClassVar[str] = "Blind2Grad's network and LIChI (Herbreteau and Kervrann, IEEE TIP 33, 2024)"
+    cost: ClassVar[str] = "minutes on a CPU"
+    default_profile: ClassVar[str] = "fast"
+    profiles: ClassVar[dict[str, dict]] = {
+        "fast": {}, "best": dict(network="best"), "smoke": dict(network="smoke", patches="nl_ridge"),
+    }  # fmt: skip
+
+    network: str = "fast"
+    networks: int = 1
+    patches: str = "lichi"
+    weight: float = 0.5
+    noise: str = "gaussian"
+    sigma: float | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("network", self.network, tuple(B2G.profiles))
+        check_choice("patches", self.patches, tuple(PATCHES))
+        check_least("networks", self.networks, 1)
+        if not 0 <= self.weight <= 1:
+            raise B2GError(f"weight is the networks' share and must lie in [0, 1], not {self.weight}.")
+        self.members()
+
+    def members(self, sigma: float | None = None) -> tuple[B2G, Method]:
+        """The two members, configured; told ``sigma`` (on 0..255) where they take one."""
+        noise = {"noise": self.noise, "sigma": sigma if self.noise == "gaussian" else None}
+        return B2G.profile(self.network, **noise), PATCHES[self.patches].profile(**noise)
+
+    def identity(self) -> str:
+        """As every method's, with the members' own identities: they change when a profile does."""
+        members = [json.loads(member.identity()) for member in self.members(self.sigma)]
+        return canonical_json(json.loads(super().identity()) | {"members": members})
+
+    def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
+        """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1] (values outside are welcome)."""
+        sigma = self.sigma
+        if sigma is None and self.noise == "gaussian":
+            sigma = estimate_sigma(noisy)
+        network, patches = self.members(sigma)
+        other = patches(noisy, circumstances)
+        answers, history = [], []
+        for index in range(self.networks):
+            seed = circumstances.seed if index == 0 else seed_for(circumstances.seed, "network", index)
+            answer = network(noisy, replace(circumstances, seed=seed, checkpoint=self._place(circumstances, index)))
+            answers.append(answer.estimate)
+            history += answer.history
+        mean = torch.stack(answers).mean(0)
+        return Denoised(self.weight * mean + (1 - self.weight) * other.estimate, [*other.history, *history])
+
+    def _place(self, circumstances: Circumstances, index: int):
+        """Where the fit of one network is saved, so that it goes on after a kill."""
+        place = circumstances.checkpoint
+        return place if place is None or index == 0 else place.with_name(f"{place.name}.{index}")
