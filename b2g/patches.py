@@ -22,7 +22,8 @@ from torch import Tensor
 from b2g.groups import Groups
 
 _CHUNK = {"cpu": 2**17, "cuda": 2**26}  # entries of the groups worked on at a time: a cache, 256 MiB
-_BAND = 2**25  # entries of the table of all patches of a band, unless a single row of groups needs more
+_BAND = 2**25  # entries of the table of all patches of a band, where this lets it advance by
+_ADVANCE = 48  # rows at least: bands overlap by a window, and each is unfolded and folded as a whole
 _FLOOR = 1e-6  # the least ridge over the energy of a group: what float32 can invert
 
 Risk = Callable[[Tensor], tuple[Tensor, Tensor, Tensor | None]]
@@ -149,8 +150,10 @@ def _bands(groups: Groups, channels: int) -> Iterator[tuple[Tensor, int, int]]:
     row = (groups.shape[1] - groups.patch + 1) * groups.patch**2 * channels
     first = 0
     for end in range(1, len(groups.spans) + 1):
-        full = end == len(groups.spans) or (groups.spans[end][1] - groups.spans[first][0] + 1) * row > _BAND
-        if full:
+        if end < len(groups.spans):
+            size = (groups.spans[end][1] - groups.spans[first][0] + 1) * row
+            full = size > _BAND and groups.spans[end][1] - groups.spans[first][1] >= _ADVANCE
+        if end == len(groups.spans) or full:
             yield groups.index[first:end].flatten(0, 1), groups.spans[first][0], groups.spans[end - 1][1]
             first = end
 

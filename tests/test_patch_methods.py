@@ -206,6 +206,7 @@ def test_bands_change_nothing(name, monkeypatch):
     given = noisy(40)
     whole = run(name, given)
     monkeypatch.setattr(patching, "_BAND", 1)
+    monkeypatch.setattr(patching, "_ADVANCE", 2)
     monkeypatch.setattr(patching, "_CHUNK", {"cpu": 5000, "cuda": 5000})
     assert torch.allclose(run(name, given), whole, atol=1e-3)
 

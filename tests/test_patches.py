@@ -207,6 +207,7 @@ def loop_combine(groups, guide, noisy, noise, ridge, share):
 def test_the_picture_is_the_weighted_mean_of_the_patches(channels, band, chunk, monkeypatch, generator):
     """Whole, and cut into bands and chunks as large pictures are."""
     monkeypatch.setattr(patching, "_BAND", band)
+    monkeypatch.setattr(patching, "_ADVANCE", 1)
     monkeypatch.setattr(patching, "_CHUNK", {"cpu": chunk, "cuda": chunk})
     noisy = torch.rand(19, 22, channels, generator=generator, dtype=torch.float64)
     guide = torch.rand(19, 22, channels, generator=generator, dtype=torch.float64)
