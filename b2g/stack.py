@@ -1,8 +1,8 @@
 """N networks of one shape as one: layers with N sets of weights, of which picture k meets the k-th.
 
-A small picture leaves a machine idle: a step's time goes into starting its operations. Here one operation serves N
+A small picture leaves a GPU idle: a step's time goes into starting its operations. Here one operation serves N
 pictures ``(N, C, H, W)``. Only layers with weights are replaced; batch normalisation keeps each picture's own
-statistics, and all that has no weights works picture by picture as it stands. See :mod:`b2g.together` for the fit.
+statistics, and all that has no weights works picture by picture as it stands. :mod:`b2g.together` is the fit.
 """
 
 from __future__ import annotations
@@ -17,26 +17,28 @@ from b2g.errors import B2GError
 from b2g.layers import MaskedConv2d
 
 HOW = ("grouped", "products")
-FASTEST = {"cpu": "grouped", "cuda": "products"}  # benchmarks/side_by_side.py; cuda: expected, not yet measured
+# By benchmarks/side_by_side.py on a CPU; on a GPU expected, not yet measured.
+FASTEST = {"cpu": "grouped", "cuda": "products"}
 
 
 def _windows(features: Tensor, size: int) -> Tensor:
-    """The ``size x size`` windows of ``(N, C, H, W)`` as columns ``(N, C size^2, H W)``, zeros outside the picture."""
+    """The ``size x size`` windows of ``(N, C, H, W)`` as columns ``(N, C size^2, H W)``; outside are zeros."""
     if size == 1:
         return features.flatten(2)
     around = size // 2
     padded = F.pad(features, (around,) * 4)
-    windows = padded.unfold(2, size, 1).unfold(3, size, 1)
-    return windows.permute(0, 1, 4, 5, 2, 3).reshape(features.shape[0], -1, features.shape[2] * features.shape[3])
+    windows = padded.unfold(2, size, 1).unfold(3, size, 1).permute(0, 1, 4, 5, 2, 3)
+    return windows.reshape(len(features), -1, features.shape[2] * features.shape[3])
 
 
 class _Products(torch.autograd.Function):
-    """Convolutions as one batched matrix product; the columns, nine times the features, are made again for the slope."""
+    """Convolutions as one batched matrix product; for the slopes the columns are made again, not kept."""
 
     @staticmethod
     def forward(ctx, features: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(features, weight)
-        return torch.bmm(weight.flatten(2), _windows(features, weight.shape[-1])).unflatten(2, features.shape[2:])
+        answer = torch.bmm(weight.flatten(2), _windows(features, weight.shape[-1]))
+        return answer.unflatten(2, features.shape[2:])
 
     @staticmethod
     def backward(ctx, slope: Tensor) -> tuple[Tensor | None, Tensor]:
@@ -51,10 +53,10 @@ class _Products(torch.autograd.Function):
 
 
 def convolve(features: Tensor, weight: Tensor, how: str) -> Tensor:
-    """Picture k of ``(N, C, H, W)`` with the weights k of ``(N, O, C, size, size)``, zero padding: ``(N, O, H, W)``.
+    """Picture k of ``(N, C, H, W)`` by the weights k of ``(N, O, C, size, size)``, zeros outside: ``(N, O, H, W)``.
 
-    ``how``: ``"grouped"`` folds the pictures into the channels of one grouped convolution; ``"products"`` takes the
-    windows apart and multiplies N matrices at once.
+    ``how``: ``"grouped"`` folds the pictures into the channels of one grouped convolution (which is also what
+    torch.func.vmap makes of it); ``"products"`` takes the windows apart and multiplies N matrices at once.
     """
     if how == "grouped":
         folded = features.reshape(1, -1, *features.shape[2:])
@@ -73,9 +75,10 @@ class StackedConv2d(nn.Module):
         super().__init__()
         first = layers[0]
         size = first.kernel_size[0]
-        asked = (first.kernel_size, first.padding, first.stride, first.dilation, first.groups, first.padding_mode)
-        if size % 2 == 0 or asked != ((size, size), (size // 2, size // 2), (1, 1), (1, 1), 1, "zeros"):
-            raise B2GError(f"a stack cannot hold {first}; fit the pictures one after another (together=False).")
+        sides = first.kernel_size, first.padding, first.stride, first.dilation
+        like_this = sides == ((size, size), (size // 2, size // 2), (1, 1), (1, 1))
+        if size % 2 == 0 or not like_this or first.groups != 1 or first.padding_mode != "zeros":
+            raise B2GError(f"a stack cannot hold {first}; use together=False.")
         self.how = how
         self.weight, self.bias = _joined(layers, "weight"), _joined(layers, "bias")
 
@@ -98,7 +101,8 @@ class StackedMaskedConv2d(nn.Module):
         seen = (visible > 0).to(features.dtype)
         scale = seen * (self.entries / visible.clamp_min(1.0)).to(features.dtype)
         plain = convolve(features * mask, self.convolution.weight, self.convolution.how)
-        return plain * scale + self.convolution.bias.to(features.dtype)[..., None, None], seen
+        bias = self.convolution.bias.to(features.dtype)[..., None, None]
+        return plain * scale + bias, seen
 
 
 class StackedBatchNorm2d(nn.Module):
@@ -114,7 +118,8 @@ class StackedBatchNorm2d(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         folded = features.reshape(1, -1, *features.shape[2:])
         weight, bias = self.weight.flatten(), self.bias.flatten()
-        return F.batch_norm(folded, None, None, weight, bias, training=True, eps=self.eps).view_as(features)
+        answer = F.batch_norm(folded, None, None, weight, bias, training=True, eps=self.eps)
+        return answer.view_as(features)
 
 
 class StackedLinear(nn.Module):
@@ -153,9 +158,7 @@ def stack_networks(networks: list[nn.Module], how: str) -> nn.Module:
     if type(first) in STACKED:
         return STACKED[type(first)](networks, how)
     if list(first.parameters(recurse=False)) or list(first.buffers(recurse=False)):
-        raise B2GError(
-            f"a stack cannot hold a layer {type(first).__name__}; fit the pictures one after another (together=False)."
-        )
+        raise B2GError(f"a stack cannot hold a layer {type(first).__name__}; use together=False.")
     stacked = copy(first)
     stacked._modules = {
         name: None if child is None else stack_networks([network._modules[name] for network in networks], how)

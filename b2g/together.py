@@ -1,12 +1,12 @@
-r"""Many small pictures of one size fitted side by side, each with its own weights, in one loop (``together=``).
+"""Many small pictures of one size fitted side by side, each with its own weights, in one loop (``together=``).
 
-Each picture keeps its own weights (at the start those of the fit of this picture alone with its seed), masks, dropouts,
-statistics of batch normalisation, running average and loss. What is minimised is the sum of the losses, and Adam
-works entry by entry, so no picture feels another, and one that diverges spoils no other. Given equal random
-numbers, a stack is the N fits one after another; the tests hold it to that.
+Each picture keeps its own weights (at the start those of the fit of this picture alone with its seed), masks,
+dropouts, statistics of batch normalisation, running average and loss. What is minimised is the sum of the losses,
+and Adam works entry by entry, so no picture feels another, and one that diverges spoils no other. Given equal
+random numbers, a stack is the N fits one after another; the tests hold it to that.
 
-One generator draws the masks and dropouts of all, and one flip a step serves all. A picture's random numbers
-thus depend on the stack it is in, as they depend on the device: its law is the same, the draw is another.
+One generator draws the masks and dropouts of all, and one flip a step serves all. A picture's random numbers thus
+depend on the stack it is in, as they depend on the device: its law is the same, the draw is another.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ from b2g.stack import FASTEST, stack_networks
 
 SHARE = 0.5  # of a GPU's free memory: recording a CUDA graph may hold a step's tensors twice
 CPU_BYTES = 2**30
-SMALL = 128 * 128  # pixels; expected: a larger picture keeps a GPU busy by itself (benchmarks/side_by_side.py measures)
+SMALL = 128 * 128  # pixels: a larger picture is expected to keep a GPU busy by itself; not yet measured
 OWN = ("network", "noisy", "generator", "loss_of")
+# Settings beside which a method works from one picture's noise level, of which a stack would have but one for all.
+APART = {"input": "masked", "noise": "gaussian", "posterior": "none"}
 
 
 class Losses:
@@ -39,7 +41,8 @@ class Losses:
     """
 
     def __init__(self, of_one: Callable[..., Tensor]):
-        self.of_one, self.last = of_one, None
+        self.of_one = of_one
+        self.last: Tensor | None = None
 
     def __call__(self, *given: Tensor | None) -> Tensor:
         there = [tensor is not None for tensor in given]
@@ -56,15 +59,15 @@ class Losses:
 def stack_objectives(objectives: list, seed: int, how: str):
     """One objective of N: their networks stacked, their pictures one batch, their losses summed, one generator.
 
-    An objective that can be stacked has a ``network``, a picture ``noisy`` ``(1, C, H, W)``, a ``loss_of`` (one
-    picture's loss, a pure function of tensors ``(1, ...)`` or None) and, if it draws, a ``generator``; all else must be
-    equal among the N.
+    An objective that can be stacked has a ``network``, a picture ``noisy`` ``(1, C, H, W)``, a ``loss_of`` (the loss
+    of one picture, a pure function of tensors ``(1, ...)`` or None) and, if it draws, a ``generator``. Other pictures
+    of the size of ``noisy`` are joined, too; all else must be equal among the N.
     """
     first = objectives[0]
     if not all(hasattr(first, name) for name in ("network", "noisy", "loss_of")):
         raise B2GError(f"{type(first).__name__} cannot be fitted side by side; use together=False.")
-    _check_equal(objectives)
     stack = copy(first)
+    _join(stack, objectives)
     stack.network = stack_networks([objective.network for objective in objectives], how)
     stack.noisy = torch.cat([objective.noisy for objective in objectives]).contiguous()
     stack.loss_of = Losses(first.loss_of)
@@ -73,15 +76,16 @@ def stack_objectives(objectives: list, seed: int, how: str):
     return stack
 
 
-def _check_equal(objectives: list) -> None:
-    """Refuse what the first would silently answer for: a number or tensor of its own in each objective."""
+def _join(stack, objectives: list) -> None:
+    """Join the further pictures of the objectives in ``stack``; refuse what one would silently answer for all."""
     for name, value in vars(objectives[0]).items():
-        others = [getattr(objective, name) for objective in objectives[1:]]
+        values = [getattr(objective, name) for objective in objectives]
         if name in OWN or not isinstance(value, (Tensor, float, int, str)):
             continue
-        equal = torch.equal if isinstance(value, Tensor) else lambda a, b: a == b
-        if not all(equal(value, other) for other in others):
-            raise B2GError(f"{name} differs from picture to picture; fit them one after another (together=False).")
+        if isinstance(value, Tensor) and value.shape == objectives[0].noisy.shape:
+            setattr(stack, name, torch.cat(values).contiguous())
+        elif not all(torch.equal(value, one) if isinstance(value, Tensor) else value == one for one in values):
+            raise B2GError(f"{name} differs from picture to picture; use together=False.")
 
 
 def bytes_a_picture(objective) -> int:
@@ -137,6 +141,9 @@ def _room(device: torch.device) -> int:
 def _objective(method: Method, noisy: Tensor, circumstances: Circumstances):
     if not hasattr(method, "objective"):
         raise B2GError(f"{method.name} cannot fit pictures side by side; use together=False.")
+    for name, only in APART.items():
+        if getattr(method, name, only) != only:
+            raise B2GError(f"{method.name} goes side by side with {name}={only!r} only; use together=False.")
     return method.objective(noisy, circumstances)
 
 
@@ -148,11 +155,11 @@ def denoise_together(
     at_once: int | None = None,
     how: str | None = None,
 ) -> list[Denoised | Diverged]:
-    """Denoise ``noisy`` ``(N, C, H, W)`` in [0, 1] side by side, ``at_once`` at a time (None: all), picture k by ``seeds[k]``.
+    """Denoise ``noisy`` ``(N, C, H, W)`` in [0, 1] side by side, picture k with ``seeds[k]``.
 
-    One answer a picture, in order; for one that diverged the exception, not raised. ``circumstances.clean`` is
-    ``(N, C, H, W)`` and shown in the last entry of each history. ``how``: see :func:`b2g.stack.convolve` (None: what was
-    measured fastest on the device).
+    ``at_once`` at a time (None: all). One answer a picture, in order; for one that diverged the exception, not
+    raised. ``circumstances.clean`` is ``(N, C, H, W)`` and shown in the last entry of each history, whose
+    ``seconds`` are those of its stack. ``how``: see :func:`b2g.stack.convolve` (None: :data:`b2g.stack.FASTEST`).
     """
     parts = math.ceil(len(noisy) / (at_once or len(noisy)))
     answers: list[Denoised | Diverged] = []

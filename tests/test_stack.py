@@ -6,10 +6,13 @@ import pytest
 import skimage.data
 import torch
 from oracles import assert_mean
+from tape import Tape
 from torch import nn
 
 import b2g
+import b2g.fit as engine
 from b2g import together
+from b2g.capture import GraphSteps
 from b2g.errors import B2GError, Diverged
 from b2g.fit import fit
 from b2g.method import Circumstances
@@ -17,19 +20,23 @@ from b2g.methods import B2G, BM3D, ZSN2N, Self2Self
 from b2g.seeds import seed_for
 from b2g.stack import HOW, StackedConv2d, convolve, stack_networks
 from b2g.together import Losses, bytes_a_picture, denoise_together, stack_objectives, together_at_once
+from b2g.window import Canvas
 
 PLAIN = Circumstances(precision="float32")
-SMALL = dict(steps=4, width=4, head=(5, 4))
+SMALL = dict(steps=3, width=4, head=(5, 4))
 METHODS = {
     "fast": B2G.profile("fast", **SMALL),
-    "faithful": B2G.profile("faithful", **SMALL | dict(steps=6, dual_from=2, refresh=2)),
+    "faithful": B2G.profile("faithful", **SMALL | dict(steps=4, dual_from=1, refresh=2)),
     "paper": B2G.profile("paper", **SMALL | dict(learning_rate=1e-2)),
     "uniform mask": B2G.profile("fast", **SMALL, mask="uniform", per_channel=False, flips=False),
     "from the output": B2G.profile("fast", **SMALL, standout_on="output", standout="all", standout_scale="range"),
     "most parts": B2G.profile("fast", **SMALL, visible="attached", gradient_features=True, masked_layers="all",
                               dropout="all", loss_norm="all", target="hidden"),
+    "in a window": B2G.profile("fast", **SMALL, side=64),
+    "patches as pilot": B2G.profile("fast", **SMALL | dict(depth=3), mask="gradient", pilot="patches", patches="nl_ridge",
+                                    sigma=60.0),
     "self2self": Self2Self.profile("smoke", **SMALL, normaliser="self2self"),
-    "zs_n2n": ZSN2N(steps=4, width=4),
+    "zs_n2n": ZSN2N(steps=3, width=4),
 }  # fmt: skip
 
 
@@ -63,6 +70,7 @@ def traced(objective, method):
     watch = lambda objective, _: each.append(objective.loss_of.last.tolist()) or {}  # noqa: E731
     stacked = isinstance(objective.loss_of, Losses)
     average = None if method.name == "zs_n2n" else getattr(method, "average", 0.99)
+    average = Canvas(objective.noisy, average) if getattr(method, "side", 0) else average
     result = fit(objective, method.schedule(), average=average, log_every=1, watch=watch if stacked else None)
     return result.average, each if stacked else [[entry["loss"]] for entry in result.history]
 
@@ -70,11 +78,10 @@ def traced(objective, method):
 # ---- a stack is its pictures one by one ----
 
 
-@pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name, how", [*((name, "grouped") for name in METHODS), ("most parts", "products")])
 def test_with_equal_chance_a_stack_is_its_pictures_fitted_alone(name, how, monkeypatch):
     """In float64, every part of the method on: weights, running averages and losses agree to rounding."""
-    method, noisy = METHODS[name], pictures(3)
+    method, noisy = METHODS[name], pictures(3, size=72 if name == "in a window" else 32)
     make = lambda k: double(method.objective(noisy[k : k + 1], replace(PLAIN, seed=k)))  # noqa: E731
     alone = [make(k) for k in range(3)]
     stack = stack_objectives([make(k) for k in range(3)], 0, how)
@@ -94,10 +101,17 @@ def test_with_equal_chance_a_stack_is_its_pictures_fitted_alone(name, how, monke
         assert np.allclose([row[k] for row in losses], [float(row[0]) for row in losses_alone], rtol=1e-9, atol=0)
 
 
-@pytest.mark.parametrize("name", ["fast", "paper", "self2self"])
+@pytest.mark.parametrize("name", [*B2G.profiles, "self2self"])
 def test_the_answers_and_histories_are_those_of_the_solo_runs(name, monkeypatch):
-    method, noisy, seeds = METHODS[name].changed(steps=2, passes=2), pictures(3, channels=1), [7, 5, 9]
-    clean = pictures(3, 1, seed=2)
+    """Whatever a profile comes to be: refused, or the same as the solo runs with equal chance."""
+    method = METHODS[name] if name in METHODS else B2G.profile(name, **SMALL)
+    method = method.changed(steps=2, passes=2)
+    noisy, clean, seeds = pictures(3, channels=1), pictures(3, 1, seed=2), [7, 5, 9]
+    try:
+        together_at_once(method, noisy, PLAIN, True)
+    except B2GError as error:
+        assert "use together=False" in str(error)
+        return
     Chance(monkeypatch, range(3))
     ours = denoise_together(method, noisy, replace(PLAIN, clean=clean), seeds)
     for k, answer in enumerate(ours):
@@ -145,6 +159,27 @@ def test_side_by_side_gains_as_many_decibels_as_one_after_another():
         gains.append([b2g.psnr(x, z) - b2g.psnr(x, y) for x, y, z in zip(clean, noisy, result.image)])
     assert np.mean(gains[1]) > 2
     assert_mean(np.subtract(*gains), 0.0, unlike=1.0)
+
+
+@pytest.mark.parametrize("name, how", [("most parts", "products"), ("uniform mask", "grouped"), ("zs_n2n", "products")])
+def test_a_stacks_step_can_be_recorded_and_replayed(name, how, monkeypatch):
+    """On the stand-in for a CUDA graph: bit for bit the eager fit, losses of single pictures included."""
+    method = METHODS[name].changed(steps=5, learning_rate=2.0**-8)
+    method = method if name == "zs_n2n" else method.changed(flips=False)  # the host chooses flips on a CPU
+    fit_three = lambda: denoise_together(method, pictures(3), PLAIN, [1, 2, 3], how=how)  # noqa: E731
+    expected, tapes = fit_three(), []
+
+    def record(engine, objective, optimiser, mean):
+        assert objective.capturable
+        tapes.append(Tape(optimiser))
+        return GraphSteps(objective, optimiser, mean, strict=True, cuda=tapes[-1])
+
+    monkeypatch.setattr(engine, "choose_steps", record)
+    found = fit_three()
+    assert [graph.replays for graph in tapes[0].graphs] == [2]
+    for one, other in zip(expected, found, strict=True):
+        assert torch.equal(one.estimate, other.estimate)
+        assert [entry["loss"] for entry in one.history] == [entry["loss"] for entry in other.history]
 
 
 # ---- one that diverges ----
@@ -277,6 +312,14 @@ def test_at_once_is_bounded_by_memory(monkeypatch):
 def test_half_of_a_gpus_free_memory_may_be_taken(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (8000, 10000))
     assert together._room(torch.device("cuda")) == 4000
+
+
+@pytest.mark.parametrize("settings", [
+    dict(input="recorrupted", output="linear"), dict(noise="poisson"), dict(posterior="global"),
+])  # fmt: skip
+def test_what_works_from_the_noise_level_of_one_picture_is_refused(settings):
+    with pytest.raises(B2GError, match=f"b2g goes side by side with {next(iter(settings))}=.* only; use together=False"):
+        denoise_together(METHODS["fast"].changed(**settings), pictures(2), PLAIN, [0, 1])
 
 
 def test_true_refuses_what_cannot_be_stacked():
