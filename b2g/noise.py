@@ -104,7 +104,7 @@ def estimate_sigma(noisy) -> float:
 
 
 def _patch_spectra(batch):
-    """Of some 100,000 patches, or all: mean brightness and low-frequency energy (N,), high-frequency power (N, C, K)."""
+    """Of some 100,000 patches, or all: brightness and low-frequency energy (N,), high-frequency power (N, C, K)."""
     count, channels, height, width = batch.shape
     centred = batch - batch.mean()
     if channels == 3:
