@@ -50,7 +50,8 @@ class AveragedWeights:
                     parameter.copy_(before)
 
     def state(self) -> tuple[list[Tensor], Tensor]:
-        return self.sums, self.total
+        """A copy: it stays what it is while the fit goes on, so that a step can be taken back."""
+        return [mean.clone() for mean in self.sums], self.total.clone()
 
     def load_state(self, state: tuple[list[Tensor], Tensor]) -> None:
         sums, total = state

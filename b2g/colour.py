@@ -14,19 +14,23 @@ COLOURS = ("joint", "opponent")
 _ROWS = ((3**-0.5, 3**-0.5, 3**-0.5), (2**-0.5, 0.0, -(2**-0.5)), (6**-0.5, -2 * 6**-0.5, 6**-0.5))
 
 
+def _rows(like: Tensor) -> Tensor:
+    return torch.tensor(_ROWS, dtype=like.dtype, device=like.device)
+
+
 def to_opponent(picture: Tensor) -> Tensor:
     """``(H, W, 3)`` red, green, blue to ``(H, W, 3)`` opponent colours; any other number of channels is left as it is."""
-    return picture if picture.shape[-1] != 3 else picture @ torch.tensor(_ROWS).to(picture).T
+    return picture if picture.shape[-1] != 3 else picture @ _rows(picture).T
 
 
 def from_opponent(picture: Tensor) -> Tensor:
     """The inverse of :func:`to_opponent`."""
-    return picture if picture.shape[-1] != 3 else picture @ torch.tensor(_ROWS).to(picture)
+    return picture if picture.shape[-1] != 3 else picture @ _rows(picture)
 
 
 def mixed_variance(variance: Tensor) -> Tensor:
     """The variance ``(H, W, 3)`` of independent noise after :func:`to_opponent`."""
-    return variance if variance.shape[-1] != 3 else variance @ (torch.tensor(_ROWS).to(variance) ** 2).T
+    return variance if variance.shape[-1] != 3 else variance @ (_rows(variance) ** 2).T
 
 
 def channels(*pictures: Tensor) -> list[tuple[Tensor, ...]]:

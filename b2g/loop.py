@@ -98,9 +98,10 @@ class BlindSpotLoop:
     ``loss(blind, visible, noisy, mask)`` is the method's own. ``visible`` says whether f(y) is computed each step, and
     whether the loss may change it: ``"none"`` | ``"detached"`` | ``"attached"``. The dual mask's estimate x_m
     is f(y) (``pilot="visible"``, Eq. 3.10), the running average of the blind answers (``pilot="average"``) or an
-    ``estimate`` from elsewhere (``pilot="patches"``), first taken at step ``dual_from``, then every ``refresh`` steps. Each
-    step looks at a window of ``side`` pixels (0: all); windows go with masks of a fixed law. ``guided`` passes the last answer to T-Standout. ``readings`` says
-    to those who watch how d^g is read (``operator``, ``combine``, ``omega``); the loop itself makes no use of it.
+    ``estimate`` from elsewhere (``pilot="patches"``), first taken at step ``dual_from``, then every ``refresh`` steps.
+    Each step looks at a window of ``side`` pixels (0: all); windows go with masks of a fixed law. ``guided`` passes
+    the last answer to T-Standout. ``readings`` says to those who watch how d^g is read (``operator``, ``combine``,
+    ``omega``); the loop itself makes no use of it.
     """
 
     def __init__(
@@ -126,6 +127,8 @@ class BlindSpotLoop:
             raise B2GError(f"visible must be one of {', '.join(VISIBLE)}, not {visible!r}.")
         if pilot not in PILOTS:
             raise B2GError(f"pilot must be one of {', '.join(PILOTS)}, not {pilot!r}.")
+        if pilot == "patches" and law.dual and estimate is None:
+            raise B2GError("pilot='patches' needs the estimate of a patch-based denoiser; give estimate.")
         if side and (law.dual or guided):
             raise B2GError("a window (side) goes with a mask of a fixed law; take side=0, or mask='bernoulli'.")
         self.network, self.loss_of, self.law = network, loss, law

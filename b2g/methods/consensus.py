@@ -31,7 +31,9 @@ class Consensus(Method):
     """
 
     name: ClassVar[str] = "consensus"
-    source: ClassVar[str] = "Blind2Grad's network and LIChI (Herbreteau and Kervrann, IEEE TIP 33, 2024)"
+    source: ClassVar[str] = (
+        "Blind2Grad's network (doi 10.3934/math.2025637) and LIChI (doi 10.1109/TIP.2024.3436651), averaged"
+    )
     cost: ClassVar[str] = "minutes on a CPU"
     default_profile: ClassVar[str] = "fast"
     profiles: ClassVar[dict[str, dict]] = {
@@ -52,6 +54,8 @@ class Consensus(Method):
         check_least("networks", self.networks, 1)
         if not 0 <= self.weight <= 1:
             raise B2GError(f"weight is the networks' share and must lie in [0, 1], not {self.weight}.")
+        if self.sigma is not None and self.noise == "poisson":
+            raise B2GError("consensus's sigma belongs to noise='gaussian'; leave it out, photons are estimated.")
         self.members()
 
     def members(self, sigma: float | None = None) -> tuple[B2G, Method]:

@@ -12,6 +12,7 @@ class Column:
     ``paper`` is its name in the paper's tables, None beyond the paper; ``method`` and ``profile`` say how it
     is configured here, None where the package has it not. ``sigma``: ``"given"`` tells the method the true
     level where the noise is Gaussian (elsewhere it estimates one), ``"estimated"`` is the column beside it.
+    Where the noise is Poisson's, a method that works from the noise level is told so, and counts the photons itself.
     """
 
     title: str
@@ -27,8 +28,17 @@ class Column:
             return None
         if self.sigma == "estimated" and noise != "gaussian":
             return None  # the column of the given sigma holds the estimate already
-        given = self.sigma == "given" and noise == "gaussian"
-        return METHODS[self.method].profile(self.profile, **({"sigma": float(level)} if given else {}))
+        told = {name: float(level) if value == "given" else value for name, value in self.told(noise).items()}
+        return METHODS[self.method].profile(self.profile, **told)
+
+    def told(self, noise):
+        """The settings that this noise adds to the profile's, as a plan writes them (``"given"``: the level)."""
+        if self.sigma == "given" and noise == "gaussian":
+            return {"sigma": "given"}
+        plain = METHODS[self.method].profile(self.profile)
+        # A network that hides pixels learns under any independent noise; the others need to know its kind.
+        knows = hasattr(plain, "noise") and getattr(plain, "input", "") != "masked"
+        return {"noise": "poisson"} if knows and noise == "poisson" else {}
 
 
 # How the paper's columns are filled. A printed method that is not here has its printed value alone.
@@ -44,7 +54,10 @@ FILLED = {
 BEYOND = (
     Column("fast", None, "b2g", "fast", note="the network without dual mask and gradient term"),
     Column("best", None, "b2g", "best", note="fast, wider and longer"),
-    Column("consensus", None, "consensus", note="the mean of a fitted network and a patch-based denoiser"),
+    Column("consensus", None, "consensus", "fast", note="the mean of the fast network and a patch-based denoiser"),
+    Column("consensus, best", None, "consensus", "best", note="the same mean with the best network"),
+    Column("LIChI", None, "lichi", "opponent", note="in opponent colours, sigma estimated from the picture"),
+    Column("NL-Ridge", None, "nl_ridge", "opponent", note="in opponent colours, sigma estimated from the picture"),
     Column("S2S, short", None, "self2self", "short", note="4000 steps at ten times the published rate"),
     Column("BM3D, blind", None, "bm3d", "official", "estimated", "sigma estimated from the picture"),
 )

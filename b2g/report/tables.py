@@ -51,10 +51,9 @@ class Table:
         for (row, column), cell in self.cells.items():
             chosen = profile is None or (column.method, column.profile) == ("b2g", profile)
             if chosen and cell.runnable and not row.crop:
-                changes = {"sigma": "given"} if column.sigma == "given" and row.noise == "gaussian" else {}
                 name = f"{column.method}/{column.profile}" if column.profile else column.method
                 yield {"pictures": list(row.names[:pictures]), "noise": row.noise, "levels": [row.level],
-                       "repeats": list(repeats), "methods": [{name: changes}]}
+                       "repeats": list(repeats), "methods": [{name: column.told(row.noise)}]}
 
     def to_csv(self):
         """One line for each cell, as text."""
