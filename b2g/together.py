@@ -1,12 +1,12 @@
 """Many small pictures of one size fitted side by side, each with its own weights, in one loop (``together=``).
 
 Each picture keeps its own weights (at the start those of the fit of this picture alone with its seed), masks,
-dropouts, statistics of batch normalisation, running average and loss. What is minimised is the sum of the losses,
-and Adam works entry by entry, so no picture feels another, and one that diverges spoils no other. Given equal
-random numbers, a stack is the N fits one after another; the tests hold it to that.
+dropouts, flips, statistics of batch normalisation, running average and loss. What is minimised is the sum of the
+losses, and Adam works entry by entry, so no picture feels another, and one that diverges spoils no other. Given
+equal random numbers, a stack is the N fits one after another; the tests hold it to that.
 
-One generator draws the masks and dropouts of all, and one flip a step serves all. A picture's random numbers thus
-depend on the stack it is in, as they depend on the device: its law is the same, the draw is another.
+One generator draws for all. A picture's random numbers thus depend on the stack it is in, as they depend on the
+device: their law is the same, the draw is another. Where steps look at windows, one place a step serves all.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from dataclasses import replace
 from typing import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from b2g.errors import B2GError, Diverged
+from b2g.loop import flip
 from b2g.method import Circumstances, Denoised, Method
 from b2g.metrics import psnr
 from b2g.seeds import seed_for, torch_generator
@@ -32,6 +33,21 @@ SMALL = 128 * 128  # pixels: a larger picture is expected to keep a GPU busy by 
 OWN = ("network", "noisy", "generator", "loss_of")
 # Settings beside which a method works from one picture's noise level, of which a stack would have but one for all.
 APART = {"input": "masked", "noise": "gaussian", "posterior": "none"}
+
+
+class OwnFlips(nn.Module):
+    """A stacked ``network`` that at each pass mirrors every picture in its own way, and its answer back."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, image: Tensor, mask: Tensor | None, generator: torch.Generator, guide: Tensor | None = None
+    ) -> Tensor:
+        which = torch.randint(4, (len(image), 1, 1, 1), generator=generator, device=image.device)
+        image, mask, guide = (None if one is None else flip(one, which) for one in (image, mask, guide))
+        return flip(self.network(image, mask, generator, guide), which)
 
 
 class Losses:
@@ -71,6 +87,8 @@ def stack_objectives(objectives: list, seed: int, how: str):
     stack.network = stack_networks([objective.network for objective in objectives], how)
     stack.noisy = torch.cat([objective.noisy for objective in objectives]).contiguous()
     stack.loss_of = Losses(first.loss_of)
+    if getattr(first, "flips", False):  # the loop would mirror all alike
+        stack.network, stack.flips = OwnFlips(stack.network), False
     if hasattr(first, "generator"):
         stack.generator = torch_generator(seed, stack.noisy.device)
     return stack

@@ -3,9 +3,9 @@
     python benchmarks/side_by_side.py --size 64 --profile fast --pictures 8 32 128 --how grouped products
 
 Pictures are tiles of scikit-image's camera (astronaut in colour) with Gaussian noise of 25. A fit of ``--steps`` is
-timed; its pace over the second half and what is left of its time, the start, give the time of all steps of the profile.
-One after another and side by side take turns, and the medians over ``--repeats`` turns are compared. ``memory`` is the peak
-over the estimate by which ``together=True`` bounds a stack (on a GPU only).
+timed; its pace over the second half and what is left of its time, the start, give the time of all steps of the
+profile. One after another and side by side take turns, and the medians over ``--repeats`` turns are compared.
+``memory`` is the peak over the estimate by which ``together=True`` bounds a stack (on a GPU only).
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def seconds(fit, steps: int, wanted: int) -> float:
 
 
 def measure(
-    method: Method, noisy: Tensor, how: list[str], circumstances: Circumstances, steps: int, repeats: int, alone: int = 1
+    method: Method, noisy: Tensor, how: list[str], circumstances: Circumstances, steps: int, repeats: int
 ) -> dict:
-    """Seconds a picture, one after another (over ``alone`` pictures) and side by side in each way of ``how``."""
+    """Seconds a picture, alone (another one each turn) and side by side in each way of ``how``."""
     steps = min(method.steps, max(2, steps - steps % 2))
     short, device = method.changed(steps=steps), circumstances.device
     apart, ours = [], {one: [] for one in how}
@@ -75,8 +75,8 @@ def measure(
 
     one(0)  # libraries choose their kernels
     peak = dict.fromkeys(how, 0)
-    for _ in range(repeats):
-        apart += [seconds(lambda: one(k), steps, method.steps) for k in range(min(alone, len(noisy)))]
+    for turn in range(repeats):
+        apart.append(seconds(lambda: one(turn % len(noisy)), steps, method.steps))
         for way in how:
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
@@ -128,7 +128,8 @@ def report(options) -> int:
     how = options.how or [FASTEST[device.type]]
     print(f"{_machine(str(device))}, {device}, {options.precision}; {method.name} with {method.steps} steps on "
           f"{options.channels} x {options.size} x {options.size}, timed over {options.steps} steps")
-    print(f"{'pictures':>8s}  {'alone s':>12s}  " + "  ".join(f"{way + ' s':>12s} {'times':>8s}  {'memory':>8s}" for way in how))
+    columns = (f"{way + ' s':>12s} {'times':>8s}  {'memory':>8s}" for way in how)
+    print(f"{'pictures':>8s}  {'alone s':>12s}  " + "  ".join(columns))
     rows = []
     for count in options.pictures:
         noisy = tiles(count, options.size, options.channels)
