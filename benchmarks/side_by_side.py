@@ -1,7 +1,8 @@
 """Many small pictures fitted side by side over one after another: pictures a second, as a ratio from one run.
 
-    python benchmarks/side_by_side.py --size 64 --profile fast --pictures 8 32 128 --how grouped products
+    python benchmarks/side_by_side.py --size 64 --profile fast --pictures 8 32 128 --how grouped products [--store]
 
+``--store`` keeps the figures in data/records/side_by_side.csv, which the book shows.
 Pictures are tiles of scikit-image's camera (astronaut in colour) with Gaussian noise of 25. A fit of ``--steps`` is
 timed; its pace over the second half and what is left of its time, the start, give the time of all steps of the
 profile. One after another and side by side take turns, and the medians over ``--repeats`` turns are compared.
@@ -16,10 +17,15 @@ import statistics
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from kept import about, keep
 
 from b2g.datasets import load
 from b2g.errors import B2GError
@@ -27,9 +33,12 @@ from b2g.face import choose_device, choose_method
 from b2g.fit import autocast
 from b2g.method import Circumstances, Method
 from b2g.noise import add_noise
+from b2g.report.benchmarks import SideBySide
 from b2g.runs.work import _machine
 from b2g.stack import FASTEST, HOW
 from b2g.together import bytes_a_picture, denoise_together
+
+KEY = ("machine", "device", "precision", "threads", "method", "profile", "size", "channels", "how", "pictures")
 
 
 def tiles(count: int, size: int, channels: int) -> Tensor:
@@ -112,6 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
     parser.add_argument("--engine", default="auto", help="auto, eager or graph")
     parser.add_argument("--json", help="also write the figures to this file")
+    parser.add_argument("--store", action="store_true", help="also keep the figures in data/records/side_by_side.csv")
     options = parser.parse_args(arguments)
     try:
         return report(options)
@@ -135,6 +145,11 @@ def report(options) -> int:
         noisy = tiles(count, options.size, options.channels)
         rows.append(measure(method, noisy, how, circumstances, options.steps, options.repeats))
         print(told(rows[-1], how), flush=True)
+        if options.store:
+            same = {"method": method.name, "profile": options.profile or method.default_profile, "pictures": len(noisy),
+                    "size": options.size, "channels": options.channels, "steps": min(method.steps, options.steps),
+                    "alone": rows[-1]["alone"], **about(device, options.precision)}  # fmt: skip
+            keep(SideBySide, [{**same, "how": way, "together": rows[-1][way]} for way in how], KEY)
     if options.json:
         with open(options.json, "w", encoding="utf-8") as file:
             json.dump({"machine": _machine(str(device)), "options": vars(options), "rows": rows}, file, indent=1)
