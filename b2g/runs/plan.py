@@ -98,9 +98,10 @@ def _block_tasks(block: dict):
     levels = block.get("levels", [0] if noise == "real" else [25])
     protocol = block.get("protocol", "as given" if noise == "real" else "unclipped")
     keep = block.get("keep", False)
+    methods = {level: _methods(block, level) for level in levels}
     # Pictures outermost: a sweep that is stopped has whole rows on fewer pictures, so its means can be compared.
     for picture, level in product(_pictures(block), levels):
-        for method, repeat in product(_methods(block, level), block.get("repeats", [0])):
+        for method, repeat in product(methods[level], block.get("repeats", [0])):
             run = specify(picture, method, noise, level, repeat, protocol, block.get("watch") or "")
             yield Task(run, keep is True or (keep and picture.split("/")[1].split("@")[0] in keep))
 
