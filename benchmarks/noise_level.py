@@ -38,7 +38,7 @@ GROUPS = (
     ("set9", 1, 64, False, "gaussian", (10, 25, 50, 100), 3),
     ("bsd68", 4, None, True, "gaussian", (5, 10, 15, 25, 50), 1),
     ("skimage", 1, None, False, "gaussian", (5, 10, 25, 50), 1),
-    ("set9", 1, None, False, "poisson", (10, 30, 100), 1),
+    ("set9", 3, None, False, "poisson", (30, 100), 1),
 )
 
 
