@@ -30,6 +30,7 @@ from b2g.capture import WARM_UP, choose_steps
 from b2g.errors import B2GError
 from b2g.fit import RunningAverage
 from b2g.method import Circumstances, Method
+from b2g.window import Canvas, Part
 
 # Their result is only set aside, or their target only written.
 _IDLE = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
@@ -257,9 +258,9 @@ def measure_step(
 def _stepper(method: Method, size: int, circumstances: Circumstances, channels: int, engine: str):
     """A call that takes the next step; its attribute ``steps`` is the engine."""
     picture = torch.rand(1, channels, size, size, generator=torch.Generator().manual_seed(0))
-    objective = method.objective(picture.to(circumstances.device), circumstances)
+    objective = method.objective(picture.to(circumstances.device), circumstances)  # a patch-based pilot is no step
     optimiser = torch.optim.Adam(objective.network.parameters(), method.learning_rate, fused=True)
-    steps = choose_steps(engine, objective, optimiser, RunningAverage(0.99))
+    steps = choose_steps(engine, objective, optimiser, _mean_for(objective))
     number = itertools.count()
 
     def take():
@@ -267,3 +268,10 @@ def _stepper(method: Method, size: int, circumstances: Circumstances, channels: 
 
     take.steps = steps
     return take
+
+
+def _mean_for(objective) -> RunningAverage | Canvas:
+    """The running average that the objective's estimates go to: of pictures, or of windows."""
+    with torch.no_grad():
+        _, estimate = objective.loss(0)
+    return Canvas(objective.noisy, 0.99) if isinstance(estimate, Part) else RunningAverage(0.99)

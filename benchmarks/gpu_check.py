@@ -13,10 +13,9 @@ from protocol import Report, Skip
 from torch import Tensor
 
 import b2g
-from b2g.fit import Schedule, autocast, build, fit
+from b2g.fit import autocast, build
 from b2g.losses import uniform_loss
 from b2g.masks import bernoulli_mask
-from b2g.method import Circumstances
 from b2g.methods.b2g import B2G
 from b2g.network import EncoderDecoder
 
@@ -28,6 +27,10 @@ CPU = torch.device("cpu")
 # Allowed largest and root-mean-square difference of an answer in [0, 1], and relative difference of the gradient.
 # float32 adds some thousand products in another order; bfloat16 rounds each layer to 8 bits.
 ALLOWED = {"float32": (1e-4, 1e-5, 1e-3), "bfloat16": (0.1, 0.01, 0.2)}
+GRAPHS = [("smoke", {}), ("smoke", dict(visible="detached")), ("smoke", dict(mask="uniform")),
+          ("smoke", dict(side=64)), ("fast", {}), ("best", {})]  # fmt: skip
+FITTED, SEEDS = ("smoke", "fast"), 5
+SHAKEN = 0.1  # of the distance of another seed's answer
 NEAR = 0.1  # dB between means over seeds, beyond three standard errors: a GPU draws other masks, so other fits
 
 
@@ -35,10 +38,12 @@ def run(report: Report, options, device: torch.device, left) -> None:
     report.attempt("one pass, CPU bfloat16 against CPU float32", lambda: same_pass(CPU, "bfloat16"))
     for precision in ALLOWED:
         report.attempt(f"one pass, GPU {precision} against CPU float32", lambda p=precision: same_pass(on(device), p))
-    for settings in ({}, dict(visible="detached"), dict(mask="uniform")):
-        name = "a CUDA graph against eager steps" + "".join(f", {k} {v}" for k, v in settings.items())
-        report.attempt(name, lambda s=settings: graph_is_eager(on(device), s))
-    report.attempt("decibels of whole fits", lambda: decibels(device, options.steps or 60))
+    for profile, settings in GRAPHS:
+        name = f"a CUDA graph against eager steps, {profile}" + "".join(f", {k} {v}" for k, v in settings.items())
+        report.attempt(name, lambda p=profile, s=settings: graph_is_eager(on(device), p, s))
+    for profile in FITTED:
+        name = f"decibels of whole fits, {profile}"
+        report.attempt(name, lambda p=profile: decibels(device, p, options.steps or 60, SEEDS))
     report.attempt("the tests for a GPU", lambda: tests(on(device), options.tests, left))
 
 
@@ -57,7 +62,7 @@ def one_pass(device: torch.device, precision: str) -> tuple[Tensor, Tensor]:
     """The answer to a given mask and the loss's gradient by all weights, on the CPU."""
     picture = torch.from_numpy(noisy_crop()[1]).float().permute(2, 0, 1)[None]
     mask = bernoulli_mask(picture.shape, generator=torch.Generator().manual_seed(1))
-    network = build(lambda: EncoderDecoder(3, B2G.profile("fast", **PLAIN).architecture()), 0, device)
+    network = build(lambda: EncoderDecoder(3, B2G.profile("masked", **PLAIN).architecture()), 0, device)
     picture, mask = (tensor.to(device, memory_format=torch.channels_last) for tensor in (picture, mask))
     with autocast(device, precision):
         answer = network(picture, mask)
@@ -82,27 +87,30 @@ def same_pass(device: torch.device, precision: str):
     return "passed" if good else "failed", text, {"largest": found[0], "rms": found[1], "gradient": found[2]}
 
 
-def graph_is_eager(device: torch.device, settings: dict):
-    """The same seed, twelve steps of float32 by each engine: the same draws, answers up to the order of sums."""
-    picture = torch.from_numpy(noisy_crop()[1]).float().permute(2, 0, 1)[None].to(device)
-    found = {}
-    for engine in ("eager", "graph"):
-        loop = B2G.profile("smoke", **settings).objective(picture, Circumstances(device, precision="float32"))
-        result = fit(loop, Schedule(12, 2.0**-10), average=0.5, engine=engine)
-        found[engine] = result.average, loop.generator.get_state()
-    off = float((found["eager"][0] - found["graph"][0]).abs().max())
-    drawn = torch.equal(found["eager"][1], found["graph"][1])
-    text = f"running averages differ by {off:.2g} at most (0.001 allowed), as many numbers drawn: {drawn}"
-    return "passed" if off <= 1e-3 and drawn else "failed", text, {"largest": off}
+def graph_is_eager(device: torch.device, profile: str, settings: dict):
+    """Twelve steps of float32 by each engine, from the same seed, against those from another seed.
+
+    Sums taken in another order shake a fit, and Adam amplifies it, so the answers agree only in part; but a graph
+    that repeated its masks, or a wrong rate, would end as far away as another seed does.
+    """
+    method = B2G.profile(profile, steps=12, learning_rate=2.0**-10, **settings)
+    how = dict(device=device, precision="float32", progress=False)
+    eager, graph, other = (
+        b2g.denoise(noisy_crop()[1], method, engine=engine, seed=seed, **how)
+        for engine, seed in (("eager", 0), ("graph", 0), ("eager", 1))
+    )
+    off, apart = (float(np.sqrt(np.mean((one.image - eager.image) ** 2))) for one in (graph, other))
+    text = f"answers differ by {off:.2g} in root mean square; {SHAKEN * apart:.2g} allowed; seeds by {apart:.2g}"
+    return "passed" if off <= SHAKEN * apart else "failed", text, {"rms": off, "seeds": apart}
 
 
-def decibels(device: torch.device, steps: int, seeds: int = 5):
+def decibels(device: torch.device, profile: str, steps: int, seeds: int):
     """Means over seeds of the PSNR that whole fits reach, every engine against the CPU in float32."""
     clean, noisy = noisy_crop()
     ways = [("cpu", "float32", "eager"), ("cpu", "bfloat16", "eager")]
     if device.type == "cuda":
         ways += [(str(device), *way) for way in (("float32", "eager"), ("float32", "graph"), ("bfloat16", "graph"))]
-    found = {way: np.array([psnr_of(clean, noisy, steps, seed, *way) for seed in range(seeds)]) for way in ways}
+    found = {way: np.array([psnr_of(clean, noisy, profile, steps, seed, *way) for seed in range(seeds)]) for way in ways}
     means = {" ".join(way): round(float(values.mean()), 3) for way, values in found.items()}
     spread = float(np.mean([values.std(ddof=1) for values in found.values()]))
     wanted, allowed = found[ways[0]].mean(), NEAR + 3 * spread * (2 / seeds) ** 0.5
@@ -112,13 +120,10 @@ def decibels(device: torch.device, steps: int, seeds: int = 5):
     return "passed" if good else "failed", text, {"means": means, "spread": spread}
 
 
-def psnr_of(clean, noisy, steps: int, seed: int, device: str, precision: str, engine: str) -> float:
-    where = torch.device(device)
-    picture = torch.from_numpy(noisy).float().permute(2, 0, 1)[None].to(where)
-    method = B2G.profile("smoke", steps=steps)
-    loop = method.objective(picture, Circumstances(where, seed=seed, precision=precision))
-    answer = fit(loop, method.schedule(), average=method.average, engine=engine).average
-    return b2g.psnr(clean, answer[0].permute(1, 2, 0).cpu().clamp(0, 1).numpy())
+def psnr_of(clean, noisy, profile: str, steps: int, seed: int, device: str, precision: str, engine: str):
+    method = B2G.profile(profile, steps=steps)
+    how = dict(device=device, seed=seed, precision=precision, engine=engine, progress=False)
+    return b2g.psnr(clean, b2g.denoise(noisy, method, **how).image)
 
 
 def tests(device: torch.device, files: list[str], left):

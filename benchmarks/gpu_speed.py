@@ -30,7 +30,8 @@ def run(report: Report, options, device: torch.device, left) -> None:
         return "measured", told(held[0]).removeprefix("ceilings: "), {**held[0].flops, "bandwidth": held[0].bandwidth}
 
     report.attempt("ceilings", ceilings)
-    profile = choose_method("b2g", options.profile)
+    # The whole picture at each step, for the sake of the sizes; one pilot, for it is no part of a step.
+    profile = choose_method("b2g", options.profile, side=0, draws=1)
     steps: dict[tuple, float] = {}
     for engine, precision in WAYS:
         for size in options.size:
@@ -139,7 +140,7 @@ def whole(name: str, options, device: torch.device):
 
 def side_by_side(count: int, options, device: torch.device):
     """Pictures a second fitted together, over those fitted one after another (two are timed), in the same run."""
-    method = choose_method("b2g", "fast", steps=options.steps or 300)
+    method = choose_method("b2g", "masked", steps=options.steps or 300)
     clean = torch.from_numpy(b2g.load(f"skimage/astronaut@{2 * options.tile}")).permute(2, 0, 1)[None]
     corners = [clean[..., i::2, j::2] for i in (0, 1) for j in (0, 1)]
     tiles = torch.cat([corners[k % 4] for k in range(count)])

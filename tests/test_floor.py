@@ -133,5 +133,8 @@ def test_a_step_is_counted_and_timed():
     assert found.engine == "eager" and found.seconds > 0
     # 32 pixels grow to 64 a side, so 128 are four times as many.
     assert larger.work.flops == pytest.approx(4 * found.work.flops, rel=1e-3)
+    how = dict(circumstances=Circumstances(precision="float32"), channels=1, least=0.05)
+    window = measure_step(B2G.profile("smoke", side=64), 128, **how)
+    assert window.work.flops == found.work.flops  # of 64 pixels, whatever the picture
     with pytest.raises(B2GError, match="bm3d does not show its steps"):
         measure_step(BM3D(), 32)

@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py with tiny work on a CPU: it says what it leaves out, ends in time, and its records can be merged."""
+"""benchmarks/gpu.py with tiny work on a CPU: it says what it leaves out, ends in time, and its records merge."""
 
 import json
 import signal
@@ -37,6 +37,8 @@ def small(monkeypatch):
     """The smallest work that still goes every way."""
     clean = b2g.load("skimage/astronaut@32")
     monkeypatch.setattr(gpu_check, "noisy_crop", lambda: (clean, b2g.add_noise(clean, "gaussian", 25, seed=0)))
+    monkeypatch.setattr(gpu_check, "FITTED", ("smoke",))
+    monkeypatch.setattr(gpu_check, "SEEDS", 2)
     monkeypatch.setattr(gpu_speed, "measure_ceilings", lambda device, least: Ceilings({"float32": 1e9}, 1e9))
     monkeypatch.setattr(gpu_speed, "pictures_of", lambda wanted, first: ([clean], True))
     step = gpu_speed.measure_step
@@ -76,7 +78,7 @@ def test_check_says_what_it_leaves_out(tmp_path, small):
     code, items = called(tmp_path, "check", "--steps", 1)
     found = states(items)
     assert code == 0 and found["one pass, CPU bfloat16 against CPU float32"] == "passed"
-    assert found["decibels of whole fits"] == "passed"
+    assert found["decibels of whole fits, smoke"] == "passed"
     left_out = [item for item in items if item["state"] == "skipped"]
     assert len(left_out) == len(items) - 2 and {item["text"] for item in left_out} == {"no CUDA device here"}
     assert "| the tests for a GPU | skipped | no CUDA device here |" in (tmp_path / "report.md").read_text()
@@ -89,9 +91,9 @@ def test_check_notices_another_answer_another_gradient_and_another_fit(small, mo
         answers = iter([spoil(*one_pass(CPU, "float32")), one_pass(CPU, "float32")])
         monkeypatch.setattr(gpu_check, "one_pass", lambda device, precision: next(answers))
         assert gpu_check.same_pass(CPU, "float32")[0] == "failed"
-    worse = lambda *words: fitted(*words) - (2.0 if words[5] == "bfloat16" else 0.0)  # noqa: E731
+    worse = lambda *words: fitted(*words) - (9.0 if words[6] == "bfloat16" else 0.0)  # noqa: E731
     monkeypatch.setattr(gpu_check, "psnr_of", worse)
-    assert gpu_check.decibels(CPU, 1)[0] == "failed"
+    assert gpu_check.decibels(CPU, "smoke", 1, 2)[0] == "failed"
 
 
 def test_the_tests_for_a_gpu_are_found_and_run(tmp_path):
