@@ -56,7 +56,7 @@ class Consensus(Method):
             raise B2GError(f"weight is the networks' share and must lie in [0, 1], not {self.weight}.")
         if self.sigma is not None and self.noise == "poisson":
             raise B2GError("consensus's sigma belongs to noise='gaussian'; leave it out, photons are estimated.")
-        self.members()
+        self.members(self.sigma)  # refuses what a member cannot be told
 
     def members(self, sigma: float | None = None) -> tuple[B2G, Method]:
         """The two members, configured; told ``sigma`` (on 0..255) where they take one."""
