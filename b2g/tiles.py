@@ -108,7 +108,7 @@ def windows(length: int, tile: int, overlap: int) -> list[tuple[int, Tensor]]:
 
 
 def told(method: Method, noisy: Tensor) -> Method:
-    """``method`` with the noise level of the whole picture, where it takes one and would estimate it."""
+    """``method`` with the noise level of the whole picture, where it has a setting for it that is not given."""
     unknown = {f.name for f in fields(method) if getattr(method, f.name) is None}
     if getattr(method, "noise", "gaussian") == "poisson":
         return method.changed(photons=estimate_photons(noisy)) if "photons" in unknown else method
@@ -148,7 +148,9 @@ class _Work:
             content = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             found = content["identity"]
         except Exception as error:
-            raise B2GError(f"{self.checkpoint} is not a checkpoint of tiles; remove it or name another file.") from error
+            raise B2GError(
+                f"{self.checkpoint} is not a checkpoint of tiles; remove it or name another file."
+            ) from error
         if found != self.identity:
             raise B2GError(f"{self.checkpoint} belongs to another run (other picture, method, tiles or seed); "
                            "name another file.")  # fmt: skip

@@ -36,7 +36,9 @@ RECORDS = Path(__file__).parents[1] / "data" / "records" / "cost.csv"
 METHODS = ("b2g/fast", "zs_n2n", "nl_ridge", "bm3d", "lichi")
 SIZES = (128, 256, 512, 1024)
 KEY = ("method", "size", "tile", "device", "machine", "precision", "threads")
-COLUMNS = (*KEY, "steps", "all_steps", "seconds", "cpu_seconds", "whole_seconds", "start_mb", "peak_mb", "cuda_mb", "torch")
+COLUMNS = (
+    *KEY, "steps", "all_steps", "seconds", "cpu_seconds", "whole_seconds", "start_mb", "peak_mb", "cuda_mb", "torch",
+)  # fmt: skip
 
 
 def scene(size: int, sigma: float = 25.0) -> np.ndarray:
@@ -95,7 +97,8 @@ def carry_out(method: str, size: int, tile: int, device: str, precision: str) ->
     whole = spent * (1 - stepping + stepping * (every / steps if every else 1))
     return {
         "method": method, "size": size, "tile": tile, "device": str(where), "machine": _machine(str(where)),
-        "precision": _precision(where, precision), "threads": torch.get_num_threads(), "steps": steps, "all_steps": every,
+        "precision": _precision(where, precision), "threads": torch.get_num_threads(),
+        "steps": steps, "all_steps": every,
         "seconds": round(seconds, 3), "cpu_seconds": round(cpu, 3), "whole_seconds": round(whole, 2),
         "start_mb": round(start), "peak_mb": round(peak_mb()), "torch": torch.__version__,
         "cuda_mb": round(torch.cuda.max_memory_allocated(where) / 2**20) if where.type == "cuda" else "",
@@ -146,19 +149,21 @@ def table(rows: list[dict]) -> str:
     """A line for each case, by method, with the exponent of each method's seconds against pixels."""
     groups = defaultdict(list)
     for row in rows:
-        groups[row["device"], row["machine"], row["precision"], str(row["threads"]), row["method"], int(row["tile"])].append(row)
+        machine = row["device"], row["machine"], row["precision"], str(row["threads"])
+        groups[*machine, row["method"], int(row["tile"])].append(row)
     lines, last = [], None
     for (device, machine, precision, threads, method, tile), found in sorted(groups.items()):
         if (device, machine, precision, threads) != last:
             last = device, machine, precision, threads
             lines += [f"{device}: {machine}, {precision}, {threads} thread{'s' if threads != '1' else ''}",
-                      f"  {'method':10s} {'tile':>5s} {'size':>5s} {'s/MP':>9s} {'whole s':>9s} {'MB':>7s} {'on GPU':>7s}"]  # fmt: skip
+                      f"  {'method':10s} {'tile':>5s} {'size':>5s} {'s/MP':>9s} {'whole s':>9s} {'MB':>7s} {'on GPU':>7s}"]
         found.sort(key=lambda row: int(row["size"]))
         for row in found:
             size, whole = int(row["size"]), float(row["whole_seconds"])
             part = int(row["all_steps"]) and f"  extrapolated from {row['steps']} of {row['all_steps']} steps"
-            lines.append(f"  {method:10s} {tile or '':>5} {size:5d} {whole / (size**2 / 1e6):9.1f} {whole:9.1f} "
-                         f"{int(row['peak_mb']) - int(row['start_mb']):7d} {row['cuda_mb']:>7} {part or ''}".rstrip())  # fmt: skip
+            memory = int(row["peak_mb"]) - int(row["start_mb"])
+            line = f"  {method:10s} {tile or '':>5} {size:5d} {whole / (size**2 / 1e6):9.1f} {whole:9.1f} "
+            lines.append(f"{line}{memory:7d} {row['cuda_mb']:>7} {part or ''}".rstrip())
         if len(found) > 1:
             slope = exponent([(int(row["size"]) ** 2, float(row["whole_seconds"])) for row in found])
             lines.append(f"  {'':10s} seconds ~ pixels^{slope:.2f}")

@@ -70,15 +70,16 @@ def table(rows: list[dict]) -> str:
     errors = defaultdict(list)
     for row in rows:
         errors[group(row)].append((100 * (float(row["estimate"]) / float(row["level"]) - 1), row["picture"]))
-    lines = [f"{'pictures':10s} {'size':>6s} {'':6s} {'noise':8s} {'level':>6s} {'number':>6s} {'mean':>7s} {'|mean|':>7s} "
-             f"{'worst':>7s} {'in 2 %':>7s}"]  # fmt: skip
+    lines = [f"{'pictures':10s} {'size':>6s} {'':6s} {'noise':8s} {'level':>6s} {'number':>6s} "
+             f"{'mean':>7s} {'|mean|':>7s} {'worst':>7s} {'in 2 %':>7s}"]  # fmt: skip
     for (name, crop, colour, noise, level), found in sorted(errors.items()):
         values = [error for error, _ in found]
         worst, where = max(found, key=lambda pair: abs(pair[0]))
         near = sum(abs(value) <= 2 for value in values) / len(values)
         lines.append(
             f"{name:10s} {crop or 'whole':>6} {colour:6s} {noise:8s} {level:6g} {len(values):6d} "
-            f"{sum(values) / len(values):+7.2f} {sum(map(abs, values)) / len(values):7.2f} {worst:+7.2f} {near:7.0%}  {where}"
+            f"{sum(values) / len(values):+7.2f} {sum(map(abs, values)) / len(values):7.2f} "
+            f"{worst:+7.2f} {near:7.0%}  {where}"
         )
     return "\n".join(lines)
 
