@@ -20,19 +20,22 @@ from typing import Callable
 import torch
 from torch import Tensor, nn
 
+from b2g.averaged import AveragedWeights
 from b2g.errors import B2GError, Diverged
 from b2g.loop import flip
 from b2g.method import Circumstances, Denoised, Method
 from b2g.metrics import psnr
+from b2g.recorrupt import RecorruptedLoop
 from b2g.seeds import seed_for, torch_generator
 from b2g.stack import FASTEST, stack_networks
+from b2g.window import Part, cut, draw_window
 
 SHARE = 0.5  # of a GPU's free memory: recording a CUDA graph may hold a step's tensors twice
 CPU_BYTES = 2**30
 SMALL = 128 * 128  # pixels: a larger picture is expected to keep a GPU busy by itself; not yet measured
 OWN = ("network", "noisy", "generator", "loss_of")
 # Settings beside which a method works from one picture's noise level, of which a stack would have but one for all.
-APART = {"input": "masked", "noise": "gaussian", "posterior": "none"}
+APART = {"noise": "gaussian", "posterior": "none"}
 
 
 class OwnFlips(nn.Module):
@@ -80,18 +83,60 @@ def stack_objectives(objectives: list, seed: int, how: str):
     of the size of ``noisy`` are joined, too; all else must be equal among the N.
     """
     first = objectives[0]
+    if isinstance(first, RecorruptedLoop):
+        return RecorruptedStack(objectives, seed, how)
     if not all(hasattr(first, name) for name in ("network", "noisy", "loss_of")):
         raise B2GError(f"{type(first).__name__} cannot be fitted side by side; use together=False.")
     stack = copy(first)
     _join(stack, objectives)
+    stack.loss_of = Losses(first.loss_of)
+    _share(stack, objectives, seed, how)
+    return stack
+
+
+def _share(stack, objectives: list, seed: int, how: str) -> None:
+    """Give ``stack`` one network, batch and generator for those of the objectives."""
     stack.network = stack_networks([objective.network for objective in objectives], how)
     stack.noisy = torch.cat([objective.noisy for objective in objectives]).contiguous()
-    stack.loss_of = Losses(first.loss_of)
-    if getattr(first, "flips", False):  # the loop would mirror all alike
+    if getattr(stack, "flips", False):  # the loop would mirror all alike
         stack.network, stack.flips = OwnFlips(stack.network), False
-    if hasattr(first, "generator"):
+    if hasattr(stack, "generator"):
         stack.generator = torch_generator(seed, stack.noisy.device)
-    return stack
+
+
+class RecorruptedStack(RecorruptedLoop):
+    """N recorrupted pictures, each with its own noise level and pilots; which of its draws is seen is one for all."""
+
+    def __init__(self, objectives: list[RecorruptedLoop], seed: int, how: str):
+        self.__dict__.update(vars(objectives[0]))
+        self.objectives = objectives
+        _share(self, objectives, seed, how)
+        self.sigma = self.noisy.new_tensor([one.sigma for one in objectives]).view(-1, 1, 1, 1)
+        self.averaged = AveragedWeights(self.network, objectives[0].averaged.decay)
+        self.loss_of = Losses(lambda answer, target: (answer - target).square().mean())
+        if self.pilot is not None:  # (draws, N, C, H, W)
+            self.seen = torch.stack([one.seen for one in objectives], 1)
+            self.targets = torch.stack([one.targets for one in objectives], 1)
+
+    def _draw(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        if self.seen is None:
+            return super()._draw(rows, columns)
+        which = torch.randint(len(self.seen), (1,), generator=self.generator, device=self.noisy.device)
+        return tuple(cut(one.index_select(0, which)[0], rows, columns) for one in (self.seen, self.targets))
+
+    def loss(self, step: int) -> tuple[Tensor, Part]:
+        self.averaged.update()  # by the step before
+        rows, columns = draw_window(self.noisy.shape[-2:], self.side, self.generator)
+        seen, target = self._draw(rows, columns)
+        answer = self.answer(seen)
+        return self.loss_of(answer, target), Part(answer.detach(), rows, columns)
+
+    @torch.no_grad()
+    def see(self) -> Tensor:
+        if self.pilot is not None and self.whole is None:
+            pairs = [torch.cat((one.noisy, one.pilot(one.noisy, one.sigma)), 1) for one in self.objectives]
+            self.whole = torch.cat(pairs)
+        return super().see()
 
 
 def _join(stack, objectives: list) -> None:

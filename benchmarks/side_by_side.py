@@ -133,6 +133,8 @@ def main(arguments: list[str] | None = None) -> int:
 def report(options) -> int:
     device = choose_device(options.device)
     method = choose_method(options.method, options.profile)
+    if not hasattr(method, "objective"):
+        raise B2GError(f"{method.name} fits no network, so nothing goes side by side; name another method.")
     autocast(device, options.precision)
     circumstances = Circumstances(device=device, precision=options.precision, engine=options.engine)
     how = options.how or [FASTEST[device.type]]
