@@ -44,6 +44,7 @@ CHOICES = {
     "patches": ("none", "nl_ridge", "lichi"),
     "posterior": POSTERIORS,
 }
+DRAWN_PIXELS, LEAST_DRAWS, MOST_DRAWS = 2**19, 4, 16
 LEAST_SIDE = 64  # of a window: its borders, where the network sees one side only, must not be most of it
 PATCHES = {"nl_ridge": NLRidge, "lichi": LIChI}
 
@@ -88,16 +89,19 @@ FAST = dict(
     learning_rate=2e-3,
     input="recorrupted",
     patches="nl_ridge",
-    draws=4,
+    draws=0,
     side=192,
     standout="none",
+    dropout="half",
     output="linear",
     weights=0.99,
     answer="visible",
     passes=8,
     average=0.96,
 )
-BEST = FAST | dict(steps=1500, draws=8, side=256, width=48, head=(48, 24), learning_rate=1e-3, weights=0.995, passes=16)
+BEST = FAST | dict(
+    patches="lichi", steps=1500, side=256, width=48, head=(48, 24), learning_rate=1e-3, weights=0.995, passes=16
+)
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,8 @@ class B2G(Method):
     see the whole picture.
 
     Beyond the paper: ``input="recorrupted"`` hides noise in the place of pixels (:mod:`b2g.recorrupt`: ``sigma`` on 0..255,
-    None estimates it; ``strength``, ``draws``, and ``patches``, whose answer the network mends); ``noise="poisson"``
+    None estimates it; ``strength``, ``patches``, whose answer the network mends, ``draws`` of it, 0 for about half a million pixels
+    in all); ``noise="poisson"``
     makes Poisson noise Gaussian before. ``side`` is that of the windows that a step looks at (0: the whole picture; answers are
     then averaged per pixel, :class:`b2g.window.Canvas`), ``weights`` the decay of averaged weights, ``posterior`` lets
     the noisy pixel back into a blind estimate (:mod:`b2g.posterior`), ``pilot="patches"`` takes x_m from ``patches``.
@@ -184,7 +189,7 @@ class B2G(Method):
     noise: str = added_later("gaussian")
     sigma: float | None = added_later(None)
     strength: float = added_later(0.5)
-    draws: int = added_later(4)
+    draws: int = added_later(0)
     patches: str = added_later("none")
     side: int = added_later(0)
     weights: float = added_later(0.0)
@@ -196,7 +201,7 @@ class B2G(Method):
         self.schedule(), self.architecture(), self.law(), RunningAverage(self.average)  # each refuses what cannot be
         for name, allowed in CHOICES.items():
             check_choice(name, getattr(self, name), allowed)
-        for name, least in (("passes", 1), ("draws", 1), ("side", 0)):
+        for name, least in (("passes", 1), ("draws", 0), ("side", 0)):
             check_least(name, getattr(self, name), least)
         self._check_input()
 
@@ -264,9 +269,14 @@ class B2G(Method):
         torch.nn.init.zeros_(network.last.weight)
         return RecorruptedLoop(
             network, noisy, self._sigma(noisy), strength=self.strength, pilot=self._patched if piloted else None,
-            draws=self.draws, side=self.side, weights=self.weights, flips=self.flips, generator=generator,
+            draws=self._draws(noisy), side=self.side, weights=self.weights, flips=self.flips, generator=generator,
             precision=circumstances.precision,
         )  # fmt: skip
+
+    def _draws(self, noisy: Tensor) -> int:
+        """How many recorruptions get a pilot: a small picture needs more, or the network learns their noise by heart."""
+        pixels = noisy.shape[-2] * noisy.shape[-1]
+        return self.draws or min(MOST_DRAWS, max(LEAST_DRAWS, -(-DRAWN_PIXELS // pixels)))
 
     def _network(self, noisy: Tensor, circumstances: Circumstances, pictures: int = 1) -> EncoderDecoder:
         """A network for ``pictures`` pictures of the shape of ``noisy`` beside each other."""
