@@ -52,8 +52,9 @@ FILLED = {
     ],
 }
 BEYOND = (
-    Column("fast", None, "b2g", "fast", note="the network without dual mask and gradient term"),
-    Column("best", None, "b2g", "best", note="fast, wider and longer"),
+    Column("masked", None, "b2g", "masked", note="the network without dual mask and gradient term"),
+    Column("fast", None, "b2g", "fast", note="a network that mends NL-Ridge's answer, fitted to recorruptions"),
+    Column("best", None, "b2g", "best", note="the same from LIChI's answer, wider and longer"),
     Column("consensus", None, "consensus", "fast", note="the mean of the fast network and a patch-based denoiser"),
     Column("consensus, best", None, "consensus", "best", note="the same mean with the best network"),
     Column("LIChI", None, "lichi", "opponent", note="in opponent colours, sigma estimated from the picture"),
