@@ -167,8 +167,8 @@ def rows(race):
     for timed in race.runs:
         record = timed.record
         cells = (str(record.settings.get("steps") or "–"), f"{record.psnr:.2f}", f"{record.seconds:.1f}",
-                 f"{race.ratio(record.seconds):.3g}", _or_dash(record.cpu_seconds, ".1f"),
-                 _or_dash(race.cpu_ratio(record), ".3g"), f"{record.seconds / size:.0f}")
+                 _ratio(race.ratio(record.seconds)), _or_dash(record.cpu_seconds, ".1f"),
+                 _ratio(race.cpu_ratio(record)), f"{record.seconds / size:.0f}")
         lines.append((timed.title, *cells, _full(race, timed)))
     return lines
 
@@ -178,7 +178,11 @@ def _full(race, timed):
     if seconds is None:
         return "run to its end"
     name, steps = timed.published
-    return f"{steps} steps ({name}): about {spoken(seconds)}, × {race.ratio(seconds):.3g}, extrapolated"
+    return f"{steps} steps ({name}): about {spoken(seconds)}, × {_ratio(race.ratio(seconds))}, extrapolated"
+
+
+def _ratio(value):
+    return "–" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def _or_dash(value, form):
