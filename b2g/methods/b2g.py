@@ -271,13 +271,12 @@ class B2G(Method):
         torch.nn.init.zeros_(network.last.weight)
         return RecorruptedLoop(
             network, noisy, self._sigma(noisy), strength=self.strength, pilot=self._patched if piloted else None,
-            draws=self._draws(noisy), side=self.side, weights=self.weights, flips=self.flips, generator=generator,
-            precision=circumstances.precision,
+            draws=self.count_draws(noisy.shape[-2] * noisy.shape[-1]), side=self.side, weights=self.weights,
+            flips=self.flips, generator=generator, precision=circumstances.precision,
         )  # fmt: skip
 
-    def _draws(self, noisy: Tensor) -> int:
+    def count_draws(self, pixels: int) -> int:
         """How many recorruptions get a pilot: a small picture needs more, or the network learns their noise by heart."""
-        pixels = noisy.shape[-2] * noisy.shape[-1]
         return self.draws or min(MOST_DRAWS, max(LEAST_DRAWS, -(-DRAWN_PIXELS // pixels)))
 
     def _network(self, noisy: Tensor, circumstances: Circumstances, pictures: int = 1) -> EncoderDecoder:
