@@ -215,7 +215,65 @@ def test_prediction_keeps_to_the_masks_of_training():
     assert not torch.equal(masks[0], masks[1])
 
 
+def test_the_estimate_from_elsewhere_is_taken_as_it_is():
+    estimate, noisy, network = random(5), random(), Asked()
+    one = loop(network, noisy, law=MaskLaw(kind="distance", detail_threshold=60.0), pilot="patches", estimate=estimate)
+    one.loss(0)
+    assert one.detail is None
+    one.loss(1)
+    assert torch.equal(one.detail, detail_index(detail_distance(noisy, estimate), 60.0))
+    assert len(network.asked) == 2  # no pass is spent on it
+    with pytest.raises(B2GError, match="pilot='patches' needs the estimate of a patch-based denoiser; give estimate"):
+        loop(law=MaskLaw(kind="distance"), pilot="patches")
+
+
+# ---- windows ----
+
+
+@pytest.mark.parametrize("visible", ["none", "detached", "attached"])
+def test_a_step_may_look_at_a_window_alone(visible):
+    noisy, got, network = random(), [], Asked(lambda image, mask, guide: image if mask is None else image + 2 * mask)
+    one = loop(network, noisy, side=24, visible=visible, law=MaskLaw(masked=0.4), loss=lambda *given: (
+        got.append(given) or (given[0] - given[2]).square().mean() + (0 if given[1] is None else given[1].mean())))  # fmt: skip
+    places = set()
+    for step in range(6):
+        loss, part = one.loss(step)
+        blind, whole, window, mask = got[-1]
+        assert torch.equal(window, noisy[:, :, part.rows[:, None], part.columns]) and window.shape[2:] == (24, 24)
+        assert torch.allclose(part.picture, window + 2 * mask) and not part.picture.requires_grad
+        assert (whole is None) == (visible == "none") and (whole is None or torch.equal(whole, window))
+        assert whole is None or whole.requires_grad == (visible == "attached")
+        places.add((int(part.rows[0]), int(part.columns[0])))
+    assert len(places) > 1
+    hidden = torch.cat([mask == 0 for *_, mask in got])
+    assert_rate(hidden.sum(), hidden.numel(), 0.4, [0.35, 0.45])
+    assert one.predict().shape == one.see().shape == noisy.shape
+
+
+def test_a_window_as_large_as_the_picture_is_the_plain_step():
+    shape = Architecture(width=2, head=(2, 2), dropout="none")
+    network, noisy = EncoderDecoder(3, shape), random()
+    plain, whole = (loop(network, noisy, side=side, flips=True) for side in (0, 64))
+    for step in range(3):
+        (loss, answer), (other, part) = plain.loss(step), whole.loss(step)
+        assert torch.equal(loss, other) and torch.equal(answer, part.picture)
+
+
+@pytest.mark.parametrize("readings", [dict(law=MaskLaw(kind="distance")), dict(guided=True)])
+def test_a_window_goes_with_a_fixed_law_only(readings):
+    with pytest.raises(B2GError, match="a window .side. goes with a mask of a fixed law; take side=0"):
+        loop(side=24, **readings)
+
+
 # ---- f(y) ----
+
+
+def test_seeing_hides_nothing():
+    network, noisy = Asked(lambda image, mask, guide: 3 * image), random()
+    one = loop(network, noisy)
+    answers = [one.see() for _ in range(8)]
+    assert all(torch.equal(answer, 3 * noisy) and not answer.requires_grad for answer in answers)
+    assert all(mask is None for _, mask, _, _ in network.asked)
 
 
 @pytest.mark.parametrize(

@@ -312,3 +312,14 @@ def test_gradcheck_of_a_tiny_network(name, monkeypatch):
     assert torch.autograd.gradcheck(run, (image, *weights.values()), fast_mode=True, eps=1e-7, atol=1e-4)
     (slope,) = torch.autograd.grad(run(image, *weights.values()).sum(), image)
     assert (slope[mask == 0] == 0).all()
+
+
+@pytest.mark.parametrize("answers", [None, 1, 3])
+def test_the_answer_may_have_channels_of_its_own(answers):
+    """A network that is shown a pilot beside the picture answers with one picture."""
+    shape = replace(BLIND2GRAD, width=4, head=(4, 4), output="linear")
+    network = build(lambda: EncoderDecoder(6, shape, answers), 0, torch.device("cpu"))
+    assert network(picture(40, 33, 6)).shape == (1, answers or 6, 40, 33)
+    assert network.last.out_channels == (answers or 6) and network.head is not None
+    torch.nn.init.zeros_(network.last.weight)
+    assert (network(picture(40, 33, 6)) == 0).all()  # what b2g's fit to recorruptions starts from

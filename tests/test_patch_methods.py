@@ -7,6 +7,7 @@ import torch
 from test_patches import loop_combine
 
 import b2g
+from b2g.colour import from_opponent, mixed_variance, to_opponent
 from b2g.errors import B2GError
 from b2g.groups import find_groups
 from b2g.method import Circumstances
@@ -46,45 +47,86 @@ def groups_of(picture, side, method, members):
 # ---- the chains, written out ----
 
 
+def turned(function, picture):
+    """A function of :mod:`b2g.colour` of a NumPy picture."""
+    return function(torch.from_numpy(np.asarray(picture, float))).numpy()
+
+
+def in_colours(colour, step):
+    """The answer of ``step(guide, picture, variance)`` to all channels together, or to each opponent colour alone."""
+
+    def apart(guide, picture, variance):
+        if colour == "joint":
+            return step(guide, picture, variance)
+        parts = turned(to_opponent, guide), turned(to_opponent, picture), turned(mixed_variance, variance)
+        answers = [step(*(part[..., k : k + 1] for part in parts)) for k in range(3)]
+        return turned(from_opponent, np.concatenate(answers, axis=2))
+
+    return apart
+
+
+@pytest.mark.parametrize("colour", ["joint", "opponent"])
 @pytest.mark.parametrize("kind", ["gaussian", "poisson"])
-def test_nl_ridge_is_its_two_steps(kind):
+def test_nl_ridge_is_its_two_steps(kind, colour):
     given = noisy(20, 40, kind=kind)
     level = dict(sigma=40.0) if kind == "gaussian" else dict(noise="poisson", photons=40.0)
-    method = NLRidge(patch=(5, 4), group=(6, 9), window=9, **level)
+    method = NLRidge(patch=(5, 4), group=(6, 9), window=9, colour=colour, **level)
     variance = lambda x: (  # noqa: E731
         np.full(x.shape, (40 / 255) ** 2) if kind == "gaussian" else np.maximum(x, given.mean() / 100) / 40
     )
-    own, share = sums(variance(given).sum(axis=2), 5), np.zeros(16 * 16)
-    first = loop_combine(groups_of(given, 5, method, 6), given, given, 1.05 * own, 0.05 * own, share)[0]
-    own, share = sums(variance(first).sum(axis=2), 4), np.zeros(17 * 17)
-    second = loop_combine(groups_of(first, 4, method, 9), first, given, own, own, share)[0]
+
+    def step(side, members, ridge, share, about):
+        groups, none = groups_of(about, side, method, members), np.zeros((21 - side) ** 2)
+
+        def one(guide, picture, own):
+            noise = sums(own.sum(axis=2), side)
+            return loop_combine(groups, guide, picture, ridge * noise, share * noise, none)[0]
+
+        return in_colours(colour, one)(about, given, variance(about))
+
+    second = step(4, 9, 1, 1, step(5, 6, 1.05, 0.05, given))
     found = method(batch(given)).estimate[0].permute(1, 2, 0).numpy()
     np.testing.assert_allclose(found, second, atol=1e-4)
 
 
-def test_lichi_is_its_chain():
+@pytest.mark.parametrize("colour", ["joint", "opponent"])
+def test_lichi_is_its_chain(colour):
+    """In opponent colours the chain runs in each colour alone, with the groups of brightness for all."""
     given, sigma = noisy(18, 40).astype(float), 40 / 255
-    method = LIChI(sigma=40.0, patch=(5, 4), group=(6, 9), window=9, steps=4)
-    own, entries = np.full(14 * 14, 75 * sigma**2), 48
-    start = groups_of(given, 5, method, 6)
-    estimate = loop_combine(start, given, given, 1.25 * own, 0.25 * own, np.zeros(14 * 14))[0]
-    left = given
-    for step, tau in ((1, 0.5625), (2, 0.375), (3, 0.1875), (4, 0.0)):
-        groups = groups_of(left, 4, method, 9) if step in (1, 4) else groups
-        result = np.zeros((3, 18, 18, 3))
-        # One group at a time, since each has a level of its own; numerators and weights are then added up.
-        for group in groups.index.flatten(0, 1):
-            corners = [divmod(int(at), 15) for at in group]
-            removed = np.stack([(given - left)[y : y + 4, x : x + 4] for y, x in corners])
-            t = max(1 - removed.std() / sigma, tau + 1e-6)
-            single = type(groups)(group[None, None], 4, groups.shape, [(0, 14)])
-            noise = np.full(15 * 15, entries * (sigma * t) ** 2)
-            total, *parts = weighed(single, estimate, left, noise, np.full(15 * 15, tau / t))
-            result += np.stack([np.broadcast_to(total[..., None], left.shape), *parts])
-        estimate, left = result[1] / result[0], result[2] / result[0]
+    method = LIChI(sigma=40.0, patch=(5, 4), group=(6, 9), window=9, steps=4, colour=colour)
     found = method(batch(given)).estimate[0].permute(1, 2, 0).numpy()
-    np.testing.assert_allclose(found, estimate, atol=2e-4)
-    np.testing.assert_allclose(left, estimate, atol=1e-12)  # nothing is kept at the end
+    if colour == "joint":
+        np.testing.assert_allclose(found, chain([given], method, sigma)[0], atol=2e-4)
+    else:
+        parts = [turned(to_opponent, given)[..., k : k + 1] for k in range(3)]
+        expected = turned(from_opponent, np.concatenate(chain(parts, method, sigma), axis=2))
+        np.testing.assert_allclose(found, expected, atol=2e-4)
+
+
+def chain(parts, method, sigma):
+    """LIChI of each part ``(18, 18, C)``; the groups are those of the brightness: the mean, or the first part."""
+    lefts, estimates, channels = list(parts), [], parts[0].shape[2]
+    own, entries = np.full(14 * 14, 25 * channels * sigma**2), 16 * channels
+    start = groups_of(parts[0], 5, method, 6)
+    for given in parts:
+        estimates.append(loop_combine(start, given, given, 1.25 * own, 0.25 * own, np.zeros(14 * 14))[0])
+    for step, tau in ((1, 0.5625), (2, 0.375), (3, 0.1875), (4, 0.0)):
+        groups = groups_of(lefts[0], 4, method, 9) if step in (1, 4) else groups
+        for k, given in enumerate(parts):
+            estimate, left = estimates[k], lefts[k]
+            result = np.zeros((3, *given.shape))
+            # One group at a time, since each has a level of its own; numerators and weights are then added up.
+            for group in groups.index.flatten(0, 1):
+                corners = [divmod(int(at), 15) for at in group]
+                removed = np.stack([(given - left)[y : y + 4, x : x + 4] for y, x in corners])
+                t = max(1 - removed.std() / sigma, tau + 1e-6)
+                single = type(groups)(group[None, None], 4, groups.shape, [(0, 14)])
+                noise = np.full(15 * 15, entries * (sigma * t) ** 2)
+                total, *means = weighed(single, estimate, left, noise, np.full(15 * 15, tau / t))
+                result += np.stack([np.broadcast_to(total[..., None], left.shape), *means])
+            estimates[k], lefts[k] = result[1] / result[0], result[2] / result[0]
+    np.testing.assert_allclose(lefts, estimates, atol=1e-12)  # nothing is kept at the end
+    return estimates
 
 
 def weighed(group, guide, picture, noise, share):
@@ -139,6 +181,27 @@ def test_colour_channels_are_treated_alike_and_a_gray_picture_in_colour_is_that_
     assert (swapped - run(name, given)[:, [2, 0, 1]]).square().mean().sqrt() < 1e-4
     answer = run(name, np.repeat(noisy(40, channels=1)[..., None], 3, axis=2))
     assert (answer - answer[:, :1]).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", ["gaussian", "poisson"])
+def test_a_gray_picture_has_no_colours_to_treat_apart(name, kind):
+    given = noisy(40, channels=1, kind=kind)
+    told = dict(noise="poisson", photons=25.0, sigma=None) if kind == "poisson" else {}
+    joint, opponent = (run(name, given, colour=colour, **told) for colour in ("joint", "opponent"))
+    assert torch.equal(joint, opponent)
+    coloured = [run(name, noisy(40, kind=kind), colour=colour, **told) for colour in ("joint", "opponent")]
+    assert (coloured[0] - coloured[1]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_opponent_colours_gray_in_colour_has_no_colour(name):
+    """The colour channels of a gray picture are empty, and stay so; red and blue may change places."""
+    answer = run(name, np.repeat(noisy(40, channels=1)[..., None], 3, axis=2), colour="opponent")
+    assert (answer - answer[:, :1]).abs().max() < 1e-4
+    given = noisy(40)
+    swapped = run(name, given[..., ::-1], colour="opponent").flip(1)
+    assert (swapped - run(name, given, colour="opponent")).square().mean().sqrt() < 1e-4
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -227,6 +290,7 @@ def test_the_papers_numbers_follow_sigma_and_yield_to_settings():
     (dict(sigma=0), "sigma is a noise level on 0..255 and must be positive, not 0.0"),
     (dict(photons=-3), "photons at white must be positive, not -3.0"),
     (dict(noise="speckle"), "noise must be one of gaussian, poisson, not 'speckle'"),
+    (dict(colour="lab"), "colour must be one of joint, opponent, not 'lab'"),
     (dict(window=8), "window .* must be odd, not 8"),
     (dict(window=0), "window .* must be odd, not 0"),
     (dict(stride=0), "stride must be at least 1, not 0"),

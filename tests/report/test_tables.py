@@ -96,6 +96,52 @@ def test_each_profile_has_its_own_column(profile, column):
     assert not cell(build(2, [run(SET9[0], B2G.profile(profile, omega=0.3))]), "Set9, σ = 25", column).ours.n
 
 
+@pytest.mark.parametrize("title, method", [
+    ("consensus", METHODS["consensus"].profile("fast")), ("consensus, best", METHODS["consensus"].profile("best")),
+    ("LIChI", METHODS["lichi"].profile("opponent")), ("NL-Ridge", METHODS["nl_ridge"].profile("opponent")),
+])  # fmt: skip
+def test_what_goes_beyond_the_paper_has_columns_of_its_own(title, method):
+    table = build(2, [run(SET9[0], method)])
+    assert {c.title for (_, c), found in table.cells.items() if found.ours.n} == {title}
+    assert not cell(build(2, [run(SET9[0], method.changed(sigma=25.0))]), "Set9, σ = 25", title).ours.n
+    [column] = [column for column in table.columns if column.title == title]
+    assert column.paper is None and column.note and column.configured("real", "sRGB").noise == "gaussian"
+
+
+def test_the_kind_of_noise_is_told_to_those_who_work_from_its_level(monkeypatch):
+    """Under Poisson noise: the patch methods, consensus, and b2g where it recorrupts, but not where it masks."""
+    masked = dict(steps=3, mask="bernoulli")
+    profiles = {"fast": masked | dict(input="recorrupted", output="linear"), "best": masked}
+    for name, settings in profiles.items():
+        monkeypatch.setitem(B2G.profiles, name, settings)
+    columns = {column.title: column for column in build(4, []).columns}
+    told = {"consensus", "consensus, best", "LIChI", "NL-Ridge", "fast"}
+    for title, column in columns.items():
+        if column.method and title != "BM3D, blind":
+            assert column.told("poisson") == ({"noise": "poisson"} if title in told else {})
+            plain = METHODS[column.method].profile(column.profile)
+            expected = plain.changed(noise="poisson") if title in told else plain
+            assert column.configured("poisson", 30.0) == expected
+            given = title == "BM3D"
+            assert column.configured("gaussian", 30.0) == (plain.changed(sigma=30.0) if given else plain)
+    lichi = METHODS["lichi"].profile("opponent")
+    for method, n in ((lichi, 0), (lichi.changed(noise="poisson"), 1)):
+        table = build(4, [run("confocal/fish", method, level=30.0, noise="poisson")])
+        assert sum(found.ours.n for found in table.cells.values()) == n
+
+
+def test_its_plan_tells_the_kind_of_noise():
+    from b2g.runs.plan import make_plan
+
+    titles = ["BM3D", "consensus", "LIChI", "fast", "ZS-N2N"]
+    records = [run("confocal/fish", METHODS["bm3d"].profile(), level=30.0, noise="poisson")]
+    table = build(4, records, methods=titles)
+    plan = make_plan("all", list(table.blocks()))
+    filled = build(4, records + [Record.of(task.run, psnr=31.0, device="cpu") for task in plan.tasks], methods=titles)
+    cells = [found for (row, _), found in filled.cells.items() if (row.dataset, row.level) == ("confocal", 30.0)]
+    assert len(cells) == 5 and all(found.ours.n == found.total > 1 and found.missing == 0 for found in cells)
+
+
 def test_crops_are_a_row_of_their_own_without_printed_values():
     table = build(2, [run(f"{name}@128", B2G.profile("faithful")) for name in SET9])
     found = cell(table, "Set9, 128×128 central crops, σ = 25", "B2G, faithful")

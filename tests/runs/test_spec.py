@@ -13,6 +13,7 @@ from b2g.methods import METHODS
 from b2g.runs import Record, specify
 
 FAST = METHODS["b2g"].profile("fast")
+CONSENSUS = METHODS["consensus"]
 PICTURE = "skimage/astronaut@64"
 
 
@@ -39,7 +40,7 @@ def test_every_part_of_the_specification_moves_the_identity():
 
 def test_equal_values_of_other_types_are_one_run():
     assert specify(PICTURE, FAST, level=25).id == specify(PICTURE, FAST, level=25.0).id
-    assert specify(PICTURE, FAST.changed(head=[32, 16])).id == specify(PICTURE, FAST).id
+    assert specify(PICTURE, FAST.changed(head=list(FAST.head))).id == specify(PICTURE, FAST).id
 
 
 def test_a_revision_moves_the_identity_and_an_old_one_is_refused(monkeypatch):
@@ -53,6 +54,36 @@ def test_a_revision_moves_the_identity_and_an_old_one_is_refused(monkeypatch):
 def test_the_method_comes_back_as_it_was():
     method = FAST.changed(omega=0.3, head=(16, 8), mask="distance")
     assert specify(PICTURE, method).configured() == method
+
+
+@pytest.mark.parametrize("method", [
+    CONSENSUS(), CONSENSUS.profile("best", networks=2, weight=0.3), CONSENSUS(noise="poisson"),
+    CONSENSUS(sigma=25.0, patches="nl_ridge"), METHODS["b2g"](input="recorrupted", output="linear", patches="lichi"),
+])  # fmt: skip
+def test_a_method_of_members_comes_back_from_its_record(method):
+    run = specify(PICTURE, method)
+    record = Record.read(Record.of(run, psnr=30.0).row())
+    assert record.id == run.id and record.run() == run
+    assert record.run().configured() == method and json.loads(method.identity()) == record.settings
+
+
+def test_a_consensus_of_members_that_have_changed_is_refused(monkeypatch):
+    run, profiles = specify(PICTURE, CONSENSUS()), METHODS["b2g"].profiles
+    monkeypatch.setitem(profiles, "paper", profiles["paper"] | dict(rate=0.123))
+    assert run.configured() == CONSENSUS()  # no member of it
+    monkeypatch.setitem(profiles, "fast", profiles["fast"] | dict(rate=0.123))
+    assert specify(PICTURE, CONSENSUS()).id != run.id
+    with pytest.raises(B2GError, match="needs consensus with members of other settings; install the b2g of then"):
+        run.configured()
+
+
+def test_a_members_revision_moves_the_identity_of_the_consensus(monkeypatch):
+    run = specify(PICTURE, CONSENSUS())
+    monkeypatch.setattr(METHODS["lichi"], "revision", METHODS["lichi"].revision + 1)
+    assert specify(PICTURE, CONSENSUS()).id != run.id
+    assert specify(PICTURE, CONSENSUS(patches="nl_ridge")).id == specify(PICTURE, CONSENSUS(patches="nl_ridge")).id
+    with pytest.raises(B2GError, match="members of other settings"):
+        run.configured()
 
 
 def test_noise_is_that_of_the_named_seed():
@@ -101,3 +132,5 @@ def test_a_label_names_the_nearest_profile_and_what_differs():
     assert label(METHODS["bm3d"](sigma=20.0)) == "bm3d+sigma=20"
     assert label(METHODS["bm3d"]()) == "bm3d"
     assert label(METHODS["self2self"].profile("short")) == "self2self/short"
+    assert label(CONSENSUS()) == "consensus/fast" and label(CONSENSUS.profile("best")) == "consensus/best"
+    assert label(CONSENSUS(weight=0.4, sigma=25.0)) == "consensus/fast+weight=0.4+sigma=given"
