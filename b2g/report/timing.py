@@ -11,6 +11,7 @@ import numpy as np
 
 from b2g.errors import B2GError
 from b2g.methods import METHODS
+from b2g.report.figures import COLOURS
 from b2g.report.training import stored_histories, stored_runs
 from b2g.runs.cost import pixels, spoken
 from b2g.runs.record import Record
@@ -208,22 +209,26 @@ def leader(race, seconds):
     return max(found)[1] if found else None
 
 
-def draw(axes, race):
-    """The race on Matplotlib axes: seconds (logarithmic; above, their ratio), PSNR; curves of fits, points of answers."""
-    from b2g.report.figures import COLOURS
+def looks(races):
+    """{title: (colour, mark)}, one look for a method in all panels."""
+    marks = "os^Dv*Pp<>Xh"
+    titles = dict.fromkeys(timed.title for race in races for timed in race.runs)
+    return {title: (COLOURS[k % len(COLOURS)], marks[k % len(marks)]) for k, title in enumerate(titles)}
 
-    marks = "os^Dv*Pp<>"
-    for place, timed in enumerate(race.runs):
-        colour, mark = COLOURS[place % len(COLOURS)], marks[place % len(marks)]
-        times, values = timed.curve
-        axes.plot(times, values, color=colour, linewidth=1.3)
+
+def draw(axes, race, look=None):
+    """The race on Matplotlib axes: seconds (logarithmic; above, their ratio), PSNR; curves of fits, points of answers."""
+    look = look or looks([race])
+    for timed in race.runs:
+        colour, mark = look[timed.title]
+        axes.plot(*timed.curve, color=colour, linewidth=1.3)
         axes.plot([timed.record.seconds], [timed.record.psnr], mark, color=colour, label=timed.title)
     axes.set(xscale="log", xlabel="seconds", ylabel="PSNR, dB", title=f"{race.noise}, {race.level:g}")
     one = race.reference.record.seconds
     above = axes.secondary_xaxis("top", functions=(lambda s: s / one, lambda ratio: ratio * one))
     above.set_xlabel(f"times {race.reference.record.method}", fontsize=9)
     best = max(timed.record.psnr for timed in race.runs)
-    axes.set_ylim(race.runs[0].record.psnr_noisy or best - 15, best + 0.5)
+    axes.set_ylim(max(race.runs[0].record.psnr_noisy or 0, best - 9), best + 0.5)
 
 
 def described(race):
