@@ -38,7 +38,8 @@ def block(names, picture: str, level: float, share: float, self2self: int) -> di
     methods = []
     for name in names:
         method, _, profile = name.partition("/")
-        steps = getattr(choose_method(method, profile or None), "steps", 0)
+        whole = choose_method(method, profile or None)
+        steps = whole.steps if hasattr(whole, "objective") else 0
         if method == "bm3d":
             methods.append({name: {"sigma": "given"}})
         elif method == "self2self":

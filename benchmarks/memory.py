@@ -78,7 +78,7 @@ def carry_out(method: str, size: int, tile: int, device: str, precision: str) ->
     name, _, profile = method.partition("/")
     asked = choose_method(name, profile or None)
     where, noisy = choose_device(device), scene(size)
-    every = getattr(asked, "steps", 0)
+    every = asked.steps if hasattr(asked, "objective") else 0  # LIChI, too, has steps, but they are no fit
     steps = counted_steps(size, every)
     how = dict(device=where, precision=precision, progress=False)
     if every:

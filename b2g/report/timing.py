@@ -63,10 +63,9 @@ class Timed:
     def published(self):
         """(profile, steps) of the profile that this run is but for fewer steps; None where it is run to its end."""
         run = configured(self.record)
-        for name in run.profiles:
+        for name in run.profiles if is_fit(self.record) else ():
             whole = run.profile(name)
-            shorter = name != "smoke" and getattr(run, "steps", 0) < getattr(whole, "steps", 0)
-            if shorter and whole.changed(steps=run.steps) == run:
+            if name != "smoke" and run.steps < whole.steps and whole.changed(steps=run.steps) == run:
                 return name, whole.steps
         return None
 
@@ -93,6 +92,11 @@ def configured(record):
         return record.run().configured()
     except B2GError:
         return None
+
+
+def is_fit(record):
+    """Whether the method takes optimiser steps, whose number is its setting ``steps``."""
+    return hasattr(METHODS[record.method], "objective")
 
 
 @dataclass(frozen=True)
@@ -167,9 +171,9 @@ def rows(race):
     lines = []
     for timed in race.runs:
         record = timed.record
-        cells = (str(record.settings.get("steps") or "–"), f"{record.psnr:.2f}", f"{record.seconds:.1f}",
-                 _ratio(race.ratio(record.seconds)), _or_dash(record.cpu_seconds, ".1f"),
-                 _ratio(race.cpu_ratio(record)), f"{record.seconds / size:.0f}")
+        cells = (str(record.settings["steps"]) if is_fit(record) else "–", f"{record.psnr:.2f}", f"{record.seconds:.1f}",
+                 ratio_words(race.ratio(record.seconds)), _or_dash(record.cpu_seconds, ".1f"),
+                 ratio_words(race.cpu_ratio(record)), f"{record.seconds / size:.0f}")
         lines.append((timed.title, *cells, _full(race, timed)))
     return lines
 
@@ -179,10 +183,11 @@ def _full(race, timed):
     if seconds is None:
         return "run to its end"
     name, steps = timed.published
-    return f"{steps} steps ({name}): about {spoken(seconds)}, × {_ratio(race.ratio(seconds))}, extrapolated"
+    return f"{steps} steps ({name}): about {spoken(seconds)}, × {ratio_words(race.ratio(seconds))}, extrapolated"
 
 
-def _ratio(value):
+def ratio_words(value):
+    """A ratio in three digits, never as a power of ten; a dash for None."""
     return "–" if value is None else f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
@@ -233,6 +238,6 @@ def draw(axes, race, look=None):
 
 def described(race):
     """One sentence for the alternative text of the figure."""
-    ends = "; ".join(f"{timed.title} {timed.record.psnr:.1f} dB after {race.ratio(timed.record.seconds):.2g}"
+    ends = "; ".join(f"{timed.title} {timed.record.psnr:.1f} dB after {ratio_words(race.ratio(timed.record.seconds))}"
                      for timed in race.runs)
     return f"PSNR against time at level {race.level:g}, times as multiples of {race.reference.record.method}'s: {ends}."
