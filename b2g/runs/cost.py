@@ -8,6 +8,7 @@ from statistics import median
 
 from b2g import datasets
 from b2g.method import Method, canonical_json
+from b2g.methods import METHODS
 from b2g.runs.record import Record
 
 # These change the number of steps or numbers inside one step, not its cost.
@@ -26,6 +27,11 @@ def kind(settings: dict) -> str:
     return canonical_json({key: value for key, value in settings.items() if key not in _FREE})
 
 
+def steps(settings: dict) -> int:
+    """The optimiser steps that the cost grows with; 1 of a method that fits nothing, whatever it calls its steps."""
+    return settings["steps"] if hasattr(METHODS.get(settings["method"]), "objective") else 1
+
+
 class Costs:
     """CPU (or GPU) seconds of runs, learned from ``records``: linear in pixels (Eq. 3.15) and in steps."""
 
@@ -36,7 +42,7 @@ class Costs:
             spent = record.cpu_seconds if device == "cpu" and record.cpu_seconds else record.seconds
             if record.done and record.watch != "training" and record.device.startswith(device) and spent:
                 size = pixels(record.picture)
-                rate = size, spent / (size * record.settings.get("steps", 1))
+                rate = size, spent / (size * steps(record.settings))
                 self._exact.setdefault(kind(record.settings), []).append(rate)
                 self._method.setdefault(record.method, []).append(rate)
 
@@ -51,7 +57,7 @@ class Costs:
             return None
         nearest = min(abs(other - size) for other, _ in known)
         rate = median(rate for other, rate in known if abs(other - size) == nearest)
-        return rate * size * settings.get("steps", 1)
+        return rate * size * steps(settings)
 
     def of_tasks(self, tasks) -> tuple[float, int]:
         """Expected seconds of all tasks, and how many of them nothing is known about."""

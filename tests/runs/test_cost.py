@@ -2,6 +2,7 @@
 
 import pytest
 
+from b2g.face import choose_method
 from b2g.methods import METHODS
 from b2g.runs import Record, specify
 from b2g.runs.cost import Costs, estimate_seconds, pixels, spoken
@@ -18,7 +19,7 @@ def record(crop, steps, seconds, **outcome):
 def test_linear_in_steps_and_pixels_from_the_nearest_size():
     records = [record(64, 100, 4.0), record(128, 100, 10.0), record(128, 200, 22.0)]
     rate = (10 / 100 + 22 / 200) / 2 / 128**2  # the median of two is their mean
-    assert estimate_seconds(FAST, 256**2, records) == pytest.approx(rate * 256**2 * 1000)
+    assert estimate_seconds(FAST, 256**2, records) == pytest.approx(rate * 256**2 * FAST.steps)
     assert estimate_seconds(FAST.changed(omega=0.1), 64**2, records) == pytest.approx(4.0 * 10)
 
 
@@ -26,6 +27,13 @@ def test_what_was_never_run_has_no_price():
     assert estimate_seconds(METHODS["bm3d"](), 64**2, [record(64, 100, 4.0)]) is None
     assert estimate_seconds(FAST, 64**2, [record(64, 100, 4.0, state="diverged")]) is None
     assert estimate_seconds(FAST, 64**2, [record(64, 100, 4.0)], device="cuda") is None
+
+
+def test_the_steps_of_a_method_that_fits_nothing_are_no_factor():
+    run = specify("skimage/astronaut@64", choose_method("lichi", "official"))
+    costs = Costs([Record.of(run, psnr=30.0, seconds=2.0, cpu_seconds=2.0, device="cpu")])
+    assert costs.seconds(choose_method("lichi", "official"), 64 * 64) == pytest.approx(2.0)
+    assert costs.seconds(choose_method("lichi", "official", steps=6), 128 * 128) == pytest.approx(8.0)
 
 
 def test_the_price_of_tasks():
