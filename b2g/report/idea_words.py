@@ -53,8 +53,9 @@ _WORDS = {
     "sigma": {"given": "told the true sigma", None: "sigma estimated"},
 }  # fmt: skip
 _PHRASES = {
-    METHOD: "{}", "side": "window of {0} \N{MULTIPLICATION SIGN} {0} pixels", "weights": "averaged weights, decay {}",
-    "steps": "{} steps", "draws": "{} draws", "masked": "{} of the pixels hidden", "networks": "{} networks",
+    METHOD: "{}", "side": "window of {0} \N{MULTIPLICATION SIGN} {0} pixels",
+    "weights": "averaged weights, decay {}", "masked": "{} of the pixels hidden",
+    "steps": "{} steps", "draws": "{} draws", "networks": "{} networks",
     "strength": "noise added at strength {}", "passes": "{} passes", "mask": "mask by {}",
 }  # fmt: skip
 
@@ -103,10 +104,10 @@ def _cell(gain):
         return Mark("not planned", "missing")
     lines, found = [], gain.interval
     if found.n:
-        mean = _signed(found.mean)
+        mean = signed(found.mean)
         lines.append(Mark(mean, "best", "the interval lies above zero") if found.sign == 1 else mean)
     if found.low is not None:
-        lines.append(f"{_signed(found.low)} to {_signed(found.high)}")
+        lines.append(f"{signed(found.low)} to {signed(found.high)}")
     if found.n:
         lines.append(f"n = {found.n}")
     if gain.failed:
@@ -122,5 +123,6 @@ def _ratio(row):
     return f"{np.mean(costs):.2f}\N{MULTIPLICATION SIGN}" if costs else None
 
 
-def _signed(value):
+def signed(value):
+    """Decibels with a sign and two decimals, the minus typographic."""
     return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")

@@ -1,7 +1,7 @@
 """What each idea beyond the paper is worth: paired differences to a base configuration, from records alone.
 
-The plan `quality` declares what is compared; the words follow from the settings. Its first configuration is the
-base of all other methods; within a kind (`KINDS`) the first one is the base of those that follow. Settings were
+The plan `quality` declares what is compared; the words follow from the settings. Its first configuration is
+the base of all other methods; within a kind (`KINDS`) the first is the base of those that follow. Settings were
 chosen by these runs, so only pictures count on which no reported mean rests.
 """
 
@@ -25,7 +25,7 @@ KINDS = {"b2g": ("fast", "masked")}
 
 
 def planned(name="quality"):
-    """The runs that a plan of the package wants on tuning pictures, in its order; () if there is no such plan."""
+    """The runs that a plan of the package wants on tuning pictures, in its order; () where there is none."""
     tasks = read_plan(name).tasks if name in plan_names() else ()
     return tuple(task.run for task in tasks if task.run.picture.partition("/")[0] in TUNING)
 
@@ -166,14 +166,14 @@ def _gain(ours, base, found, costs):
     failed = tuple(f"{record.picture}, {record.label}: {record.state}, {record.reason}"
                    for record in (*first, *second) if not record.done)
     return Gain(tuple(key[0] for key in keys), differences, len({run.picture for run in ours}), len(lacking),
-                None if None in prices else sum(prices), _cost(first, second), failed)
+                None if None in prices else sum(prices), cost_ratio(first, second), failed)
 
 
 def _records(run, found):
     return found.get((run.picture, run.noise, run.level, run.repeat, run.protocol, run.method), [])
 
 
-def _cost(first, second):
+def cost_ratio(first, second):
     """CPU time of the first over that of the second on the noisy pictures that both did on one machine."""
     sides = [{(*record.key, record.machine, record.device): record.cpu_seconds
               for record in records if record.done and record.cpu_seconds} for records in (first, second)]

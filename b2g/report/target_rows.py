@@ -1,0 +1,67 @@
+"""Targets beside what was measured, as rows of a table (:mod:`b2g.report.targets`)."""
+
+from b2g.report.idea_words import signed
+from b2g.report.markup import Mark
+from b2g.report.targets import REACHED, UNJUDGED
+from b2g.runs.cost import spoken
+
+HEADER = ("pictures", "method", "measured", "n", "difference", "95 % interval", "outcome", "still to run")
+
+
+def rows(measured):
+    """Rows for :func:`b2g.report.markup.table` under `HEADER`; a difference is to what the target names."""
+    cells = (_difference, _interval, _outcome, _price)
+    return [[_place(one), one.method, _level(one), f"{one.n} of {one.total}", *(cell(one) for cell in cells)]
+            for one in measured]
+
+
+def _place(one):
+    name, _, crop = one.where.partition("@")
+    crop = f", crops of {crop}" if crop else ""
+    return f"{name}{crop}, σ\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{one.level:g}"
+
+
+def _level(one):
+    if one.target.against == "sigma":
+        return f"{one.value:.1f} %" if one.n else None
+    return f"{one.psnr.mean:.2f} dB" if one.psnr.n else None
+
+
+def _difference(one):
+    if one.value is None or one.target.against == "sigma":
+        return None
+    if one.target.against == "time":
+        return f"{one.value:.2f} of {one.target.other}"
+    if one.target.against == "printed":
+        whole = one.n == one.total
+        return f"{signed(one.value)} to {one.printed:.2f}" if whole else f"part of {one.printed:.2f}"
+    paper = f", the paper's B2G {signed(one.margin)}" if one.margin is not None and not one.crop else ""
+    return f"{signed(one.value)}{paper}"
+
+
+def _interval(one):
+    found = one.gain
+    return None if found.low is None or one.target.against != "bm3d" else f"{signed(found.low)} to {signed(found.high)}"
+
+
+def _outcome(one):
+    if one.outcome == REACHED:
+        return Mark(one.outcome, "best")
+    if one.outcome.startswith("missed"):
+        return Mark(one.outcome, "doubtful")
+    return one.outcome if one.outcome == UNJUDGED else Mark(one.outcome, "missing")
+
+
+def _price(one):
+    if one.crop or not one.missing:
+        return None
+    price = "unknown" if one.seconds is None else f"\N{ALMOST EQUAL TO} {spoken(one.seconds)}"
+    return "estimates" if one.target.against == "sigma" else f"{one.missing} runs, {price}"
+
+
+def tally(measured):
+    """How many cells of one target came out how, in words: "1 reached, 11 not enough pictures"."""
+    kinds = ("reached", "missed", "not enough pictures", UNJUDGED)
+    whole = [one.outcome for one in measured if not one.crop and one.method == measured[0].method]
+    counts = {kind: sum(outcome.startswith(kind) for outcome in whole) for kind in kinds}
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
