@@ -191,7 +191,7 @@ def test_methods_are_chosen_by_name_profile_and_setting():
 
 
 @pytest.mark.parametrize("arguments, sentence", [
-    (dict(method="dncnn"), "there is no method 'dncnn': choose one of b2g, self2self, zs_n2n, bm3d"),
+    (dict(method="dncnn"), "there is no method 'dncnn': choose one of b2g, consensus, self2self, zs_n2n, bm3d"),
     (dict(method=B2G), "there is no method"),
     (dict(method=TINY, profile="smoke"), "profile chooses the settings of a method by name"),
     (dict(method="b2g", profile="quick"), "b2g has no profile 'quick'"),

@@ -20,7 +20,7 @@ def test_linear_in_steps_and_pixels_from_the_nearest_size():
     records = [record(64, 100, 4.0), record(128, 100, 10.0), record(128, 200, 22.0)]
     rate = (10 / 100 + 22 / 200) / 2 / 128**2  # the median of two is their mean
     assert estimate_seconds(FAST, 256**2, records) == pytest.approx(rate * 256**2 * FAST.steps)
-    assert estimate_seconds(FAST.changed(omega=0.1), 64**2, records) == pytest.approx(4.0 * 10)
+    assert estimate_seconds(FAST.changed(omega=0.1), 64**2, records) == pytest.approx(4.0 / 100 * FAST.steps)
 
 
 def test_what_was_never_run_has_no_price():
