@@ -20,7 +20,7 @@ REFERENCES = ("bm3d", "nl_ridge")  # the first that a race has is what its times
 HEADER = ("method", "steps", "PSNR, dB", "seconds", "× {}", "CPU seconds", "CPU × {}", "s a megapixel", "at its full length")
 
 NOTE = ("Seconds passed on the clock; CPU seconds in all threads of the process. An extrapolated time is that of the steps taken and, "
-        "at their pace, of the others; decibels are always those of the steps taken. bm3d was told sigma, the others estimate it.")
+        "at their pace, of the others; decibels are always those of the steps taken. bm3d was told sigma; the others estimate it or need none.")
 
 
 @dataclass(frozen=True)
