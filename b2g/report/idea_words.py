@@ -16,6 +16,7 @@ IDEAS = {
     "learning rate": ("learning_rate", "decay", "decay_from"),
     "steps": ("steps",),
     "averages": ("weights", "answer", "average", "passes"),
+    "held-out pixels": ("hold",),
     "symmetries": ("flips",),
     "dropout": ("standout", "standout_on", "standout_threshold", "standout_scale", "standout_below",
                 "dropout", "rate"),
@@ -38,6 +39,7 @@ _WORDS = {
     "steps": {0: "the published steps"},
     "side": {0: "the whole picture at every step"},
     "weights": {0.0: "no averaged weights"},
+    "hold": {0.0: "no pixels held out"},
     "answer": {"average": "running average of answers", "passes": "mean of passes after the fit",
                "visible": "mean of answers to the noisy picture"},
     "flips": {True: "flips", False: "no flips"},
@@ -55,7 +57,7 @@ _WORDS = {
 _PHRASES = {
     METHOD: "{}", "side": "window of {0} \N{MULTIPLICATION SIGN} {0} pixels",
     "weights": "averaged weights, decay {}", "masked": "{} of the pixels hidden",
-    "steps": "{} steps", "draws": "{} draws", "networks": "{} networks",
+    "steps": "{} steps", "draws": "{} draws", "hold": "{} of the pixels held out", "networks": "{} networks",
     "strength": "noise added at strength {}", "passes": "{} passes", "mask": "mask by {}",
 }  # fmt: skip
 
@@ -74,8 +76,8 @@ def _idea(name, method):
 
 def words(changes, method="b2g"):
     """Changes in words, in the order of `IDEAS`: "no flips, window of 128 × 128 pixels"."""
-    order = [*(name for names in IDEAS.values() for name in names), METHOD]
-    ordered = sorted(changes, key=lambda change: order.index(change[0]))
+    order = [name for names in IDEAS.values() for name in names]
+    ordered = sorted(changes, key=lambda change: order.index(change[0]) if change[0] in order else len(order))
     return ", ".join(_phrase(name, value, method) for name, value in ordered)
 
 

@@ -1,18 +1,52 @@
 """Targets beside what was measured, as rows of a table (:mod:`b2g.report.targets`)."""
 
+from dataclasses import replace
+
 from b2g.report.idea_words import signed
 from b2g.report.markup import Mark
 from b2g.report.targets import REACHED, UNJUDGED
 from b2g.runs.cost import spoken
 
-HEADER = ("pictures", "method", "measured", "n", "difference", "95 % interval", "outcome", "still to run")
+HEADER = ("pictures", "method", "target", "measured", "n", "difference", "95 % interval", "outcome", "still to run")
 
 
 def rows(measured):
-    """Rows for :func:`b2g.report.markup.table` under `HEADER`; a difference is to what the target names."""
-    cells = (_difference, _interval, _outcome, _price)
-    return [[_place(one), one.method, _level(one), f"{one.n} of {one.total}", *(cell(one) for cell in cells)]
-            for one in measured]
+    """Rows for :func:`b2g.report.markup.table` under `HEADER`; a difference is to what the target names.
+
+    Cells without a picture whose target is the same figure share the last row.
+    """
+    empty = [one for one in measured if not one.n and not one.crop and one.target.against != "printed"]
+    cells = (_asked, _level, _count, _difference, _interval, _outcome, _price)
+    lines = [[_place(one), one.method, *(cell(one) for cell in cells)] for one in measured if one not in empty]
+    return lines + ([_folded(empty)] if empty else [])
+
+
+def _folded(empty):
+    """One row for cells that have no picture yet."""
+    seconds = [one.seconds for one in empty]
+    price = None if None in seconds else sum(seconds)
+    first, total = empty[0], sum(one.total for one in empty)
+    one = replace(first, n=0, total=total, missing=sum(one.missing for one in empty), seconds=price)
+    places = ", ".join(dict.fromkeys(each.where for each in empty))
+    levels = ", ".join(f"{level:g}" for level in sorted({each.level for each in empty}))
+    where = f"{places}, σ\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{levels}"
+    return [where, one.method, _asked(one), None, _count(one), None, None, _outcome(one), _price(one)]
+
+
+def _asked(one):
+    """What the target asks for, as a figure."""
+    target = one.target
+    if one.crop or target.least is None and target.most is None:
+        return f"none (printed: {one.printed:.2f})" if one.printed is not None and not one.crop else None
+    if target.most is not None:
+        unit = " %" if target.against == "sigma" else f" of {target.other}"
+        return f"\N{LESS-THAN OR EQUAL TO} {target.most:g}{unit}"
+    sign = ">" if target.above else "\N{GREATER-THAN OR EQUAL TO}"
+    return f"{sign} {one.printed:.2f}" if target.against == "printed" else f"{sign} {signed(target.least)}"
+
+
+def _count(one):
+    return f"{one.n} of {one.total}"
 
 
 def _place(one):
@@ -34,7 +68,7 @@ def _difference(one):
         return f"{one.value:.2f} of {one.target.other}"
     if one.target.against == "printed":
         whole = one.n == one.total
-        return f"{signed(one.value)} to {one.printed:.2f}" if whole else f"part of {one.printed:.2f}"
+        return signed(one.value) if whole else "a part only"
     paper = f", the paper's B2G {signed(one.margin)}" if one.margin is not None and not one.crop else ""
     return f"{signed(one.value)}{paper}"
 

@@ -188,6 +188,7 @@ def test_words():
     assert words({("side", 128), ("flips", False)}) == "window of 128 × 128 pixels, no flips"
     assert words({("patches", "nl_ridge")}) == "NL-Ridge as pilot"
     assert words({("patches", "nl_ridge")}, "consensus") == "patches nl_ridge"
+    assert words({("hold", 0.05), ("a_new_setting", 1)}) == "0.05 of the pixels held out, a new setting 1"
     assert idea_of({("patches", "nl_ridge")}, "consensus") == "members" != idea_of({("patches", "nl_ridge")})
     assert idea_of({("head", (8, 8)), ("width", 8)}) == "size" in ORDER
 

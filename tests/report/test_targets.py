@@ -182,14 +182,19 @@ def test_every_cell_of_every_target_makes_a_row():
     evidence = Evidence(records, estimated([0.5] * 9))
     for target in targets():
         found = measure(target, evidence)
-        cells = {(dataset, float(level)) for dataset, levels in target.sets.items() for level in levels}
-        assert {(each.where, each.level) for each in found} == cells
+        wanted = {(dataset, float(level)) for dataset, levels in target.sets.items() for level in levels}
+        assert {(each.where, each.level) for each in found} == wanted
         table(HEADER, rows(found), target.words)  # refuses a bare number, or a row of the wrong length
     made = rows(measure(BY_ID["consensus-printed"], evidence))
     by_place = {row[0].replace("\N{NO-BREAK SPACE}", " "): row for row in made}
     assert [str(cell) for cell in by_place["set9, σ = 25"][2:]] == [
-        "32.20 dB", "9 of 9", "+0.19 to 32.01", "None", "reached", "None"]
-    assert str(by_place["set9, σ = 50"][6]) == "not enough pictures (0 of 9)"
+        "≥ 32.01", "32.20 dB", "9 of 9", "+0.19", "None", "reached", "None"]
+    assert str(by_place["set9, σ = 50"][7]) == "not enough pictures (0 of 9)"
+    paired, folded = rows(measure(BY_ID["consensus-bm3d"], evidence))  # what has no picture shares one row
+    assert [str(cell) for cell in paired[2:6]] == ["≥ +0.30", "32.20 dB", "9 of 9", "+0.00, the paper's B2G +0.34"]
+    total = 3 * 9 + 2 * (68 + 24 + 12 + 100)
+    assert folded[4] == f"0 of {total}" and folded[8].startswith(f"{2 * total} runs, ")
+    assert folded[0].startswith("set9, cbsd68, kodak24, set14, bsd300, ") and folded[0].endswith("25, 50, 75, 100")
     assert tally(measure(BY_ID["consensus-bm3d"], evidence)) == "1 missed, 11 not enough pictures"
     assert tally(measure(BY_ID["reported"], evidence)) == "10 not enough pictures"
 
