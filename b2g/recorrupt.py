@@ -26,6 +26,8 @@ from b2g.fit import autocast
 from b2g.loop import draw_number, flip
 from b2g.window import Part, cut, draw_window
 
+_PASSES, _CHECKED = 2, 8  # answers whose mean is checked (dropout and flips differ), and recorruptions at most
+
 
 def recorrupt(noisy: Tensor, sigma: float, strength: float, noise: Tensor) -> tuple[Tensor, Tensor]:
     """u and t from ``noisy`` ``(B, C, H, W)`` and standard normal ``noise`` of its shape; ``sigma`` in the picture's units."""
@@ -37,7 +39,8 @@ class RecorruptedLoop:
 
     ``draws`` recorruptions are made once, with the ``pilot``'s answer to each; without a pilot they are made anew at every
     step. ``sigma`` is the noise's standard deviation in the picture's units, ``strength`` is alpha. Each step looks at
-    a window of ``side`` pixels (0: all). ``weights`` is the decay of the averaged weights that answer afterwards (0: the
+    a window of ``side`` pixels (0: all). ``hold`` is the share of pixels that never count in the loss, and tell at the end
+    how much of the network's change to trust (:meth:`trust`; 0: all of it). ``weights`` is the decay of the averaged weights that answer afterwards (0: the
     last ones).
     """
 
@@ -52,6 +55,7 @@ class RecorruptedLoop:
         strength: float = 0.5,
         pilot: Callable[[Tensor, float], Tensor] | None = None,
         draws: int = 4,
+        hold: float = 0.0,
         side: int = 0,
         weights: float = 0.0,
         flips: bool = True,
@@ -68,8 +72,13 @@ class RecorruptedLoop:
         self.side, self.flips, self.generator, self.precision = side, flips, generator, precision
         self.averaged = AveragedWeights(network, weights)
         self.pilot, self.seen, self.targets, self.whole = pilot, None, None, None
+        self.trusted: float | Tensor = 1.0
+        self.counted = torch.ones_like(noisy[:, :1])
         if pilot is not None:
             self.seen, self.targets = self._prepare(pilot, draws)
+            if hold:
+                drawn = torch.rand(self.counted.shape, generator=generator, device=noisy.device)
+                self.counted = (drawn >= hold).to(noisy.dtype)
 
     def _noise(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.generator, device=like.device)
@@ -106,7 +115,13 @@ class RecorruptedLoop:
         rows, columns = draw_window(self.noisy.shape[-2:], self.side, self.generator)
         seen, target = self._draw(rows, columns)
         answer = self.answer(seen)
-        return (answer - target).square().mean(), Part(answer.detach(), rows, columns)
+        loss = self.loss_of(answer, target, cut(self.counted, rows, columns))
+        return loss, Part(answer.detach(), rows, columns)
+
+    @staticmethod
+    def loss_of(answer: Tensor, target: Tensor, counted: Tensor) -> Tensor:
+        """The mean square over the pixels that count, ``(B, 1, h, w)`` with 1 for those."""
+        return ((answer - target).square().mean(1, keepdim=True) * counted).sum() / counted.sum().clamp_min(1.0)
 
     @torch.no_grad()
     def predict(self) -> Tensor:
@@ -116,10 +131,36 @@ class RecorruptedLoop:
 
     @contextmanager
     def settled(self):
-        """Within the block, answers come from the averaged weights; for when the fit is over."""
+        """Within the block, answers come from the averaged weights and are trusted as far as held pixels say."""
         self.averaged.update()  # by the last step
         with self.averaged.used():
+            self.trusted = self.trust()
             yield
+
+    @torch.no_grad()
+    def trust(self) -> float | Tensor:
+        """The share of the network's change of the pilot that the held pixels bear out, ``(B, 1, 1, 1)`` in [0, 1].
+
+        The s that makes pilot + s change nearest to the targets of pixels that never counted in the loss. The noise of
+        these targets is independent of all that the change was made of, so this estimates the best s for the clean
+        picture: less than 1 where the network learnt noise by heart.
+        """
+        held = 1 - self.counted
+        if self.seen is None or not held.any():
+            return 1.0
+        channels, borne, size = self.noisy.shape[1], 0.0, 0.0
+        for index in range(min(len(self.seen), _CHECKED)):
+            seen, target = self._pick(self.seen, index), self._pick(self.targets, index)
+            pilot = seen[:, -channels:]
+            change = (sum(self.answer(seen) for _ in range(_PASSES)) / _PASSES - pilot) * held
+            borne = borne + (change * (target - pilot)).sum((1, 2, 3), keepdim=True)
+            size = size + change.square().sum((1, 2, 3), keepdim=True)
+        return (borne / size.clamp_min(1e-12)).clamp(0, 1)
+
+    @staticmethod
+    def _pick(pictures: Tensor, index: int) -> Tensor:
+        """One of the recorruptions ``(draws, C, H, W)``, as a batch."""
+        return pictures[index : index + 1]
 
     @torch.no_grad()
     def see(self) -> Tensor:
@@ -128,7 +169,8 @@ class RecorruptedLoop:
             return self.answer(self.noisy)
         if self.whole is None:
             self.whole = torch.cat((self.noisy, self.pilot(self.noisy, self.sigma)), 1)
-        return self.answer(self.whole)
+        pilot = self.whole[:, -self.noisy.shape[1] :]
+        return pilot + self.trusted * (self.answer(self.whole) - pilot)
 
     @torch.no_grad()
     def look(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -140,11 +182,11 @@ class RecorruptedLoop:
     def state(self) -> dict:
         return {
             "generator": self.generator.get_state(), "seen": self.seen, "targets": self.targets,
-            "averaged": self.averaged.state(),
+            "counted": self.counted, "averaged": self.averaged.state(),
         }  # fmt: skip
 
     def load_state(self, state: dict) -> None:
         self.generator.set_state(state["generator"])
         self.averaged.load_state(state["averaged"])
-        if state["seen"] is not None:
-            self.seen, self.targets = (state[name].to(self.noisy.device) for name in ("seen", "targets"))
+        for name in ("seen", "targets", "counted"):
+            setattr(self, name, None if state[name] is None else state[name].to(self.noisy.device))

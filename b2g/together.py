@@ -113,23 +113,21 @@ class RecorruptedStack(RecorruptedLoop):
         _share(self, objectives, seed, how)
         self.sigma = self.noisy.new_tensor([one.sigma for one in objectives]).view(-1, 1, 1, 1)
         self.averaged = AveragedWeights(self.network, objectives[0].averaged.decay)
-        self.loss_of = Losses(lambda answer, target: (answer - target).square().mean())
+        self.loss_of = Losses(objectives[0].loss_of)
+        self.counted = torch.cat([one.counted for one in objectives])
         if self.pilot is not None:  # (draws, N, C, H, W)
             self.seen = torch.stack([one.seen for one in objectives], 1)
             self.targets = torch.stack([one.targets for one in objectives], 1)
+
+    @staticmethod
+    def _pick(pictures: Tensor, index: int) -> Tensor:
+        return pictures[index]
 
     def _draw(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         if self.seen is None:
             return super()._draw(rows, columns)
         which = torch.randint(len(self.seen), (1,), generator=self.generator, device=self.noisy.device)
         return tuple(cut(one.index_select(0, which)[0], rows, columns) for one in (self.seen, self.targets))
-
-    def loss(self, step: int) -> tuple[Tensor, Part]:
-        self.averaged.update()  # by the step before
-        rows, columns = draw_window(self.noisy.shape[-2:], self.side, self.generator)
-        seen, target = self._draw(rows, columns)
-        answer = self.answer(seen)
-        return self.loss_of(answer, target), Part(answer.detach(), rows, columns)
 
     @torch.no_grad()
     def see(self) -> Tensor:

@@ -90,6 +90,7 @@ FAST = dict(
     input="recorrupted",
     patches="nl_ridge",
     draws=0,
+    hold=0.1,
     side=192,
     standout="none",
     dropout="half",
@@ -125,7 +126,7 @@ class B2G(Method):
 
     Beyond the paper: ``input="recorrupted"`` hides noise in the place of pixels (:mod:`b2g.recorrupt`: ``sigma`` on 0..255,
     None estimates it; ``strength``, ``patches``, whose answer the network mends, ``draws`` of it, 0 for about half a million pixels
-    in all); ``noise="poisson"``
+    in all, and ``hold``, the share of pixels that tell ``answer="visible"`` how much of the mending to trust); ``noise="poisson"``
     makes Poisson noise Gaussian before. ``side`` is that of the windows that a step looks at (0: the whole picture; answers are
     then averaged per pixel, :class:`b2g.window.Canvas`), ``weights`` the decay of averaged weights, ``posterior`` lets
     the noisy pixel back into a blind estimate (:mod:`b2g.posterior`), ``pilot="patches"`` takes x_m from ``patches``.
@@ -190,6 +191,7 @@ class B2G(Method):
     sigma: float | None = added_later(None)
     strength: float = added_later(0.5)
     draws: int = added_later(0)
+    hold: float = added_later(0.0)
     patches: str = added_later("none")
     side: int = added_later(0)
     weights: float = added_later(0.0)
@@ -271,7 +273,7 @@ class B2G(Method):
         torch.nn.init.zeros_(network.last.weight)
         return RecorruptedLoop(
             network, noisy, self._sigma(noisy), strength=self.strength, pilot=self._patched if piloted else None,
-            draws=self.count_draws(noisy.shape[-2] * noisy.shape[-1]), side=self.side, weights=self.weights,
+            hold=self.hold, draws=self.count_draws(noisy.shape[-2] * noisy.shape[-1]), side=self.side, weights=self.weights,
             flips=self.flips, generator=generator, precision=circumstances.precision,
         )  # fmt: skip
 
