@@ -683,12 +683,14 @@ def test_poisson_noise_is_told_to_the_fit():
         b2g.denoise(given, B2G(**settings, noise="poisson"), progress=False, watch=lambda objective, step: {})
 
 
-def test_poisson_noise_is_gaussian_on_the_stabilised_picture(monkeypatch):
+@pytest.mark.parametrize("settings", [MASKED, RECORRUPTED], ids=["masked", "recorrupted"])
+def test_poisson_noise_is_gaussian_on_the_stabilised_picture(settings):
     """The method itself, by hand: Anscombe's transform scaled to about [0, 1], sigma told, and back."""
     from b2g.anscombe import anscombe, estimate_photons, inverse_anscombe
 
     given = torch.from_numpy(b2g.add_noise(ASTRONAUT[:32, :32].copy(), "poisson", 30, seed=0)).permute(2, 0, 1)[None]
-    method, where = B2G(steps=2, width=4, head=(4, 4), noise="poisson"), Circumstances(precision="float32", seed=4)
+    method = B2G(**settings, steps=2, width=4, head=(4, 4), noise="poisson")
+    where = Circumstances(precision="float32", seed=4)
     photons = estimate_photons(given)
     scale = 2 * photons**0.5
     stable = anscombe(given * photons) / scale
