@@ -200,6 +200,7 @@ def test_canonical_json_is_one_text_for_one_value():
     ("b2g", dict(sigma=0), "b2g's sigma is a noise level on 0..255 and must be positive, not 0.0"),
     ("b2g", dict(sigma=25, noise="poisson"), "b2g's sigma belongs to noise='gaussian'"),
     ("b2g", dict(strength=0), "strength .* must be positive, not 0.0"),
+    ("b2g", dict(hold=1.0), r"hold .* in \[0, 1\), not 1.0"),
     ("b2g", dict(draws=-1), "draws must be at least 0, not -1"),
     ("b2g", dict(side=-1), "side must be at least 0, not -1"),
     ("b2g", dict(side=63), "side is 0 .* or a window of at least 64 pixels, not 63"),

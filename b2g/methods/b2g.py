@@ -217,6 +217,8 @@ class B2G(Method):
             raise B2GError(f"strength is the share of noise that is added and must be positive, not {self.strength}.")
         if not 0 <= self.weights < 1:
             raise B2GError(f"weights is the decay of averaged weights and must lie in [0, 1), not {self.weights}.")
+        if not 0 <= self.hold < 1:
+            raise B2GError(f"hold is the share of pixels held back and must lie in [0, 1), not {self.hold}.")
         if 0 < self.side < LEAST_SIDE:
             raise B2GError(f"side is 0 (all) or a window of at least {LEAST_SIDE} pixels, not {self.side}.")
         if self.side and self.input == "masked" and (self.law().dual or self.standout_on == "output"):
