@@ -13,7 +13,7 @@ import numpy as np
 
 from b2g.method import canonical_json
 from b2g.methods import METHODS
-from b2g.report.idea_words import IDEAS, ORDER, idea_of, words
+from b2g.report.idea_words import IDEAS, METHOD, ORDER, idea_of, words
 from b2g.report.statistics import Interval, bootstrap, paired, per_picture
 from b2g.runs.cost import Costs, pixels
 from b2g.runs.plan import plan_names, read_plan
@@ -99,9 +99,8 @@ def studies(records, runs=None, device="cpu"):
         arms[kind_of(settings)].setdefault(canonical_json(settings), []).append(run)
     first = {kind: next(iter(some)) for kind, some in arms.items()}
     groups = [{text: arms[kind][text] for kind, text in first.items()}, *arms.values()]
-    made = (_study([(json.loads(text), runs) for text, runs in group.items()], found, costs)
-            for group in groups if len(group) > 1)
-    return list(made)
+    return [_study([(json.loads(text), runs) for text, runs in group.items()], group is not groups[0], found, costs)
+            for group in groups if len(group) > 1]
 
 
 def kind_of(settings):
@@ -138,11 +137,10 @@ def _indexed(records):
     return found
 
 
-def _study(arms, found, costs):
-    """The study of a list of (settings, runs), the first of which is the base."""
+def _study(arms, alike, found, costs):
+    """The study of a list of (settings, runs), the first of which is the base; `alike`: of one kind."""
     (base, _), *others = arms
     made = []
-    alike = all(settings["method"] == base["method"] for settings, _ in others)
     for settings, runs in others:
         changes = _changes(base, settings) if alike else frozenset({("method", label(settings))})
         levels = defaultdict(list)
@@ -188,8 +186,8 @@ def pooled(row):
 
 
 def told(made, sign):
-    """(study, row, interval) of the rows whose pooled interval holds zero (0), is above (1) or below (-1)."""
-    rows = [(study, row, pooled(row)) for study in made for row in study.rows]
+    """(study, row, interval) of the changes whose pooled interval holds zero (0), is above (1) or below (-1)."""
+    rows = [(study, row, pooled(row)) for study in made for row in study.rows if row.idea != METHOD]
     return [(study, row, found) for study, row, found in rows if found.sign == sign]
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from b2g.report.idea_words import signed
-from b2g.report.markup import Mark
+from b2g.report.markup import Lines, Mark
 from b2g.report.targets import REACHED, UNJUDGED
 from b2g.runs.cost import spoken
 
@@ -94,8 +94,11 @@ def _price(one):
 
 
 def tally(measured):
-    """How many cells of one target came out how, in words: "1 reached, 11 not enough pictures"."""
-    kinds = ("reached", "missed", "not enough pictures", UNJUDGED)
-    whole = [one.outcome for one in measured if not one.crop and one.method == measured[0].method]
-    counts = {kind: sum(outcome.startswith(kind) for outcome in whole) for kind in kinds}
-    return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    """How the cells of one target came out, a line a method: "consensus/best: 1 reached, 11 not enough pictures"."""
+    kinds, lines = ("reached", "missed", "not enough pictures", UNJUDGED), []
+    for method in dict.fromkeys(one.method for one in measured):
+        whole = [one.outcome for one in measured if not one.crop and one.method == method]
+        counts = {kind: sum(outcome.startswith(kind) for outcome in whole) for kind in kinds}
+        words = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+        lines += [f"{method}: {words}"] if words else []
+    return Lines(lines)

@@ -158,6 +158,10 @@ def test_gains_losses_and_what_was_not_told():
     made = studies(records, plan(MASKED, FLIPLESS, WIDE, {"b2g/masked": SHORT | {"attention": "none"}}))
     named = {sign: [row.words for _, row, _ in told(made, sign)] for sign in (-1, 0, 1)}
     assert named == {-1: ["no flips"], 0: ["no channel attention"], 1: ["width 32"]}
+    fast = [record(crop, B2G.profile("fast"), values[0] - 3, level) for (crop, level), values in table.items()]
+    against = studies(records + fast, plan("b2g/fast", MASKED))
+    assert [row.gains["gaussian", 25.0].interval.mean for row in against[0].rows] == [pytest.approx(3)]
+    assert told(against, 1) == []  # another method is no change of a setting
     row = next(row for row in made[0].rows if row.words == "width 32")
     values = [np.mean([table[crop, level][2] - table[crop, level][0] for level in (25.0, 50.0)]) for crop in CROPS]
     assert pooled(row).n == 5 and pooled(row).mean == pytest.approx(np.mean(values))  # a picture counts once

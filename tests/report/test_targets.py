@@ -138,7 +138,7 @@ def test_crops_are_named_and_never_judged():
     whole, part = [each for each in found if each.where.startswith("set9") and each.level == 25.0]
     assert (whole.where, whole.n, whole.outcome) == ("set9", 0, "not enough pictures (0 of 9)")
     assert (part.where, part.gain.mean, part.outcome) == ("set9@128", 6.0, "crops (9 of 9), no target")
-    assert tally(found) == "2 not enough pictures"
+    assert str(tally(found)) == "consensus/best: 2 not enough pictures"
     assert not any("@" in each.where for each in measure(BY_ID["consensus-printed"], Evidence(records)))
 
 
@@ -148,6 +148,7 @@ def test_another_profile_is_shown_beside_where_it_has_runs():
     assert [each.method for each in found if each.where == "set9" and each.level == 25.0] == [
         "consensus/best", "consensus/fast"]
     assert {each.method for each in found if each.where == "kodak24"} == {"consensus/best"}
+    assert str(tally(found)) == "consensus/best: 12 not enough pictures; consensus/fast: 1 not enough pictures"
 
 
 def estimated(errors, level=25.0):
@@ -195,8 +196,9 @@ def test_every_cell_of_every_target_makes_a_row():
     total = 3 * 9 + 2 * (68 + 24 + 12 + 100)
     assert folded[4] == f"0 of {total}" and folded[8].startswith(f"{2 * total} runs, ")
     assert folded[0].startswith("set9, cbsd68, kodak24, set14, bsd300, ") and folded[0].endswith("25, 50, 75, 100")
-    assert tally(measure(BY_ID["consensus-bm3d"], evidence)) == "1 missed, 11 not enough pictures"
-    assert tally(measure(BY_ID["reported"], evidence)) == "10 not enough pictures"
+    words = [str(tally(measure(BY_ID[name], evidence))) for name in ("consensus-bm3d", "reported", "sigma-mean")]
+    assert words == ["consensus/best: 1 missed, 11 not enough pictures", "consensus/best: 10 not enough pictures",
+                     "estimate_sigma: 1 reached, 3 not enough pictures"]
 
 
 def test_an_unknown_kind_is_refused(monkeypatch, tmp_path):
