@@ -4,10 +4,10 @@
     python benchmarks/compare.py --out FOLDER --picture set9/House --level 50 --steps-share 0.1 --device cuda
 
 The runs go through b2g.runs, so FOLDER/runs.csv holds records, with the PSNR along every fit beside it, and
-`b2g records merge FOLDER` takes them; the chapter on speed shows the same table from there. Self2Self runs a stated number of
-its steps at its official settings, and --steps-share of less than 1 shortens the other fits, too: the decibels are those
-of the steps taken, the time of the full length is extrapolated and says so. An absolute time holds for the machine that
-is printed with it; compare ratios.
+`b2g records merge FOLDER` takes them; the chapter on speed shows the same table from there. Self2Self runs a stated
+number of its steps at its official settings, and --steps-share of less than 1 shortens the other fits, too: decibels are
+those of the steps taken, the time of the full length is extrapolated and says so. An absolute time holds for the
+machine that is printed with it; compare ratios.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the benchmarks stored in data/records/: cost by size, achieved over floor, side by side, and what plans still need.
+"""What the benchmarks stored in data/records/ (cost by size, achieved over floor, side by side), and what plans need.
 
 cost.csv is written by ``benchmarks/memory.py``, floor.csv by ``benchmarks/floor.py --store``, side_by_side.csv by
 ``benchmarks/side_by_side.py --store``; every row names its machine.
@@ -56,7 +56,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Floor:
-    """A row of floor.csv: one optimiser step against the machine's ceilings, as written and fused (:mod:`b2g.floor`)."""
+    """A row of floor.csv: an optimiser step against the machine's ceilings, as written and fused (:mod:`b2g.floor`)."""
 
     profile: str
     size: int
@@ -176,7 +176,7 @@ def exponent(rows):
 
 @dataclass(frozen=True)
 class Left:
-    """What a plan still needs: runs in all, without a record, their seconds, and how many of them have no known cost."""
+    """What a plan still needs: its runs, those without a record, their seconds, and how many have no known cost."""
 
     name: str
     title: str
@@ -187,7 +187,7 @@ class Left:
 
 
 def left(records, names=None, device="cpu"):
-    """`Left` of the plans called ``names`` (all that there are), priced by the runs on ``device`` that are in ``records``."""
+    """`Left` of the plans called ``names`` (all that there are), priced by the runs on ``device`` in ``records``."""
     costs, finished = Costs(records, device), {record.id for record in records}
     found = []
     for name in names or plan_names():

@@ -47,18 +47,19 @@ def goals(records, races, costs, floors, sides):
     steps = [row for row in floors if _gpu(row) and (row.profile, row.size) == ("fast", 512)]
     stacks = [row for row in sides if _gpu(row) and row.pictures >= MANY]
     return [
-        Goal("A step of fast on 512 × 512 pixels of a GPU, over the floor of its operations", "at most 2.5", 2.5,
+        Goal("A step of b2g/fast for 512 × 512 pixels on a GPU, over the floor of its operations", "at most 2.5", 2.5,
              _per_machine(steps, lambda row: row.over_floor, min),
              how="python benchmarks/floor.py --size 512 --device cuda --store"),
         *(Goal(f"{name}/{profile} on all of Set9 at sigma 25, on an H100", f"under {limit} s", limit,
                whole_set(records, name, profile), "{:.0f} s", how="b2g sweep beyond-set9 --device cuda")
           for name, profile, limit in (("b2g", "fast", 90), ("b2g", "best", 600), ("consensus", "fast", 600))),
-        Goal(f"Small pictures a second side by side on a GPU, {MANY} or more, over one after another", "at least 20", 20,
-             _per_machine(stacks, lambda row: row.times, max), "{:.1f}", least=True,
+        Goal(f"Small pictures a second side by side on a GPU, {MANY} or more, over one after another", "at least 20",
+             20, _per_machine(stacks, lambda row: row.times, max), "{:.1f}", least=True,
              how="python benchmarks/side_by_side.py --pictures 128 --device cuda --store"),
-        Goal("b2g/fast on a colour picture of 256 × 256, on two CPU cores", "under 180 s", 180, on_cpu(races), "{:.0f} s",
+        Goal("b2g/fast on a colour picture of 256 × 256, on two CPU cores", "under 180 s", 180, on_cpu(races),
+             "{:.0f} s",
              how="b2g sweep time"),
-        Goal(f"Seconds a pixel of b2g/fast at {SIDES[1]} × {SIDES[1]} over those at {SIDES[0]} × {SIDES[0]}, on a CPU",
+        Goal(f"Seconds a pixel of b2g/fast with sides of {SIDES[1]} over those with sides of {SIDES[0]}, on a CPU",
              "at most 1", 1.0, per_pixel(costs), how="python benchmarks/memory.py"),
         Goal("Peak memory in tiles over that of the whole, on the largest picture that has both (the worst method)",
              "below 1", 1.0, in_tiles(costs), how="python benchmarks/memory.py"),

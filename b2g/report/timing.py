@@ -1,7 +1,7 @@
 """Quality against time: every method on one picture, from records with ``watch: psnr`` and their histories.
 
-A *race* is what one machine did to one noisy picture. Its times are told beside their ratio to the classical method of the
-same race, since only ratios carry over to other machines.
+A *race* is what one machine did to one noisy picture. Its times are told beside their ratio to the classical
+method of the same race, since only ratios carry over to other machines.
 """
 
 from collections import defaultdict
@@ -17,10 +17,12 @@ from b2g.runs.cost import pixels, spoken
 from b2g.runs.record import Record
 
 REFERENCES = ("bm3d", "nl_ridge")  # the first that a race has is what its times are told by
-HEADER = ("method", "steps", "PSNR, dB", "seconds", "× {}", "CPU seconds", "CPU × {}", "s a megapixel", "at its full length")
+HEADER = ("method", "steps", "PSNR, dB", "seconds", "× {}", "CPU seconds", "CPU × {}", "s a megapixel",
+          "at its full length")
 
-NOTE = ("Seconds passed on the clock; CPU seconds in all threads of the process. An extrapolated time is that of the steps taken and, "
-        "at their pace, of the others; decibels are always those of the steps taken. bm3d was told sigma; the others estimate it or need none.")
+NOTE = ("Seconds passed on the clock; CPU seconds in all threads of the process. An extrapolated time is that of the "
+        "steps taken and, at their pace, of the others; decibels are always those of the steps taken. bm3d was told "
+        "sigma; the others estimate it or need none.")
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ class Timed:
     def curve(self):
         """Seconds and PSNR in dB along the fit, two float64 arrays; empty where it has no such history.
 
-        A history counts from the first step. What a method does before and after its fit is counted before it here, so that
-        the curve ends when the method does and no answer stands too early.
+        A history counts from the first step. What a method does before and after its fit is counted before it here,
+        so that the curve ends when the method does and no answer stands too early.
         """
         own = "members" not in self.record.settings
         pairs = [(entry["seconds"], entry["psnr"]) for entry in self.entries if own and "psnr" in entry]
@@ -52,7 +54,7 @@ class Timed:
         return times + (self.record.seconds - times[-1] if len(times) else 0), values
 
     def reached(self, seconds):
-        """PSNR in dB of what the method had by then: its last logged answer, from its end on the final one; else None."""
+        """PSNR in dB by then: of the last logged answer, from the end on of the final one; None before the first."""
         if seconds >= self.record.seconds:
             return self.record.psnr
         times, values = self.curve
@@ -171,7 +173,8 @@ def rows(race):
     lines = []
     for timed in race.runs:
         record = timed.record
-        cells = (str(record.settings["steps"]) if is_fit(record) else "–", f"{record.psnr:.2f}", f"{record.seconds:.1f}",
+        cells = (str(record.settings["steps"]) if is_fit(record) else "–",
+                 f"{record.psnr:.2f}", f"{record.seconds:.1f}",
                  ratio_words(race.ratio(record.seconds)), _or_dash(record.cpu_seconds, ".1f"),
                  ratio_words(race.cpu_ratio(record)), f"{record.seconds / size:.0f}")
         lines.append((timed.title, *cells, _full(race, timed)))
@@ -222,7 +225,7 @@ def looks(races):
 
 
 def draw(axes, race, look=None):
-    """The race on Matplotlib axes: seconds (logarithmic; above, their ratio), PSNR; curves of fits, points of answers."""
+    """The race on Matplotlib axes: PSNR by seconds (logarithmic; above, their ratio), curves of fits, final answers."""
     look = look or looks([race])
     for timed in race.runs:
         colour, mark = look[timed.title]

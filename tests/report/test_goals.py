@@ -36,7 +36,7 @@ def test_without_measurements_nothing_is_judged():
 def test_a_step_s_floor_is_that_of_the_fastest_engine_on_a_gpu(ms, reached):
     rows = [replace(FLOOR, ms=ms), replace(FLOOR, ms=9.0, engine="eager"), replace(FLOOR, device="cpu", ms=1.0),
             replace(FLOOR, size=256, ms=1.0), replace(FLOOR, profile="best", ms=1.0)]  # fmt: skip
-    goal = by_words(goals([], [], [], rows, []), "A step of fast")
+    goal = by_words(goals([], [], [], rows, []), "A step of b2g/fast")
     assert goal.found == {"card": pytest.approx(ms)} and goal.reached is reached
 
 
