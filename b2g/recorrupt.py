@@ -3,9 +3,9 @@ r"""Recorruption: pairs for training from one noisy picture whose noise level is
 .. math:: u = y + \alpha\sigma n, \qquad t = y - \sigma n / \alpha, \qquad n \sim N(0, I)
 
 For white Gaussian noise of standard deviation sigma, u and t are independent given the clean picture x, and both
-have the mean x: a network fitted to t from u is fitted as if to x (Pang, Zheng, Quan and Ji, Recorrupted-to-
-Recorrupted, CVPR 2021). Unlike a mask, which hides a pixel wholly, recorruption hides a share of every pixel's noise,
-and the network may use the pixel itself.
+have the mean x: a network fitted to t from u is fitted as if to x (Pang, Zheng, Quan and Ji, CVPR 2021, doi
+10.1109/CVPR46437.2021.00208). Unlike a mask, which hides a pixel wholly, recorruption hides a share of every
+pixel's noise, and the network may use the pixel itself.
 
 The network may be given a *pilot* beside u: the answer of a patch-based denoiser to u, which it then mends. A
 function of u alone, the pilot is as independent of t as u is.
@@ -30,18 +30,21 @@ _PASSES, _CHECKED = 2, 8  # answers whose mean is checked (dropout and flips dif
 
 
 def recorrupt(noisy: Tensor, sigma: float, strength: float, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """u and t from ``noisy`` ``(B, C, H, W)`` and standard normal ``noise`` of its shape; ``sigma`` in the picture's units."""
+    """u and t from ``noisy`` ``(B, C, H, W)`` and standard normal ``noise`` of its shape.
+
+    ``sigma`` is in the picture's units, ``strength`` is alpha.
+    """
     return noisy + strength * sigma * noise, noisy - sigma / strength * noise
 
 
 class RecorruptedLoop:
     """The objective of one noisy picture ``(1, C, H, W)``: mend the pilot's answer to u (or u itself) toward t.
 
-    ``draws`` recorruptions are made once, with the ``pilot``'s answer to each; without a pilot they are made anew at every
-    step. ``sigma`` is the noise's standard deviation in the picture's units, ``strength`` is alpha. Each step looks at
-    a window of ``side`` pixels (0: all). ``hold`` is the share of pixels that never count in the loss, and tell at the end
-    how much of the network's change to trust (:meth:`trust`; 0: all of it). ``weights`` is the decay of the averaged weights that answer afterwards (0: the
-    last ones).
+    ``draws`` recorruptions are made once, with the ``pilot``'s answer to each; without a pilot they are made anew
+    at every step. ``sigma`` is the noise's standard deviation in the picture's units, ``strength`` is alpha. Each
+    step looks at a window of ``side`` pixels (0: all). ``hold`` is the share of pixels that never count in the loss,
+    and tell at the end how much of the network's change to trust (:meth:`trust`; 0: all of it). ``weights`` is
+    the decay of the averaged weights that answer afterwards (0: the last ones).
     """
 
     capturable = True
@@ -135,15 +138,18 @@ class RecorruptedLoop:
         self.averaged.update()  # by the last step
         with self.averaged.used():
             self.trusted = self.trust()
-            yield
+            try:
+                yield
+            finally:
+                self.trusted = 1.0
 
     @torch.no_grad()
     def trust(self) -> float | Tensor:
-        """The share of the network's change of the pilot that the held pixels bear out, ``(B, 1, 1, 1)`` in [0, 1].
+        """The share of the network's change that the held pixels bear out, ``(B, 1, 1, 1)`` in [0, 1].
 
-        The s that makes pilot + s change nearest to the targets of pixels that never counted in the loss. The noise of
-        these targets is independent of all that the change was made of, so this estimates the best s for the clean
-        picture: less than 1 where the network learnt noise by heart.
+        The s that makes pilot + s change nearest to the targets of pixels that never counted in the loss. The
+        noise of these targets is independent of all that the change was made of, so this estimates the best s
+        for the clean picture: less than 1 where the network learnt noise by heart.
         """
         held = 1 - self.counted
         if self.seen is None or not held.any():

@@ -124,12 +124,13 @@ class B2G(Method):
     Reading it as 40 turns of the mask's loop is ``refresh = steps // 40``. ``answer="visible"`` averages passes that
     see the whole picture.
 
-    Beyond the paper: ``input="recorrupted"`` hides noise in the place of pixels (:mod:`b2g.recorrupt`: ``sigma`` on 0..255,
-    None estimates it; ``strength``, ``patches``, whose answer the network mends, ``draws`` of it, 0 for about half a million pixels
-    in all, and ``hold``, the share of pixels that tell ``answer="visible"`` how much of the mending to trust); ``noise="poisson"``
-    makes Poisson noise Gaussian before. ``side`` is that of the windows that a step looks at (0: the whole picture; answers are
-    then averaged per pixel, :class:`b2g.window.Canvas`), ``weights`` the decay of averaged weights, ``posterior`` lets
-    the noisy pixel back into a blind estimate (:mod:`b2g.posterior`), ``pilot="patches"`` takes x_m from ``patches``.
+    Beyond the paper: ``input="recorrupted"`` hides noise in the place of pixels (:mod:`b2g.recorrupt`: ``sigma`` on
+    0..255, None estimates it; ``strength``; ``patches``, whose answer the network mends; ``draws`` of it, 0 for about
+    half a million pixels in all; ``hold``, the share of pixels that tell ``answer="visible"`` how much of the
+    mending to trust). ``noise="poisson"`` makes Poisson noise Gaussian before. ``side`` is that of the windows that
+    a step looks at (0: the whole picture; answers are then averaged per pixel, :class:`b2g.window.Canvas`),
+    ``weights`` the decay of averaged weights, ``posterior`` lets the noisy pixel back into a blind estimate
+    (:mod:`b2g.posterior`), ``pilot="patches"`` takes x_m from ``patches``.
     """
 
     name: ClassVar[str] = "b2g"
@@ -225,6 +226,8 @@ class B2G(Method):
             raise B2GError("a window (side) goes with a mask of a fixed law; take side=0, or mask='bernoulli'.")
         if self.pilot == "patches" and self.patches == "none":
             raise B2GError("pilot='patches' needs a patch-based denoiser: set patches='nl_ridge' or 'lichi'.")
+        if self.input == "recorrupted" and self.posterior != "none":
+            raise B2GError("posterior belongs to blind estimates; with input='recorrupted' set posterior='none'.")
         if self.input == "recorrupted" and self.visible != "none":
             raise B2GError("visible f(y) belongs to masks; with input='recorrupted' set visible='none'.")
         if self.input == "recorrupted" and self.output != "linear":
