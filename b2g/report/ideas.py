@@ -1,8 +1,8 @@
 """What each idea beyond the paper is worth: paired differences to a base configuration, from records alone.
 
 The plan `quality` declares what is compared; the words follow from the settings. Its first configuration is
-the base of all other methods; within a kind (`KINDS`) the first is the base of those that follow. Settings were
-chosen by these runs, so only pictures count on which no reported mean rests.
+the base of all other methods; within a kind (`KINDS`) the first is the base of those that follow. Settings
+were chosen by these runs, so only pictures count on which no reported mean rests.
 """
 
 import json
@@ -99,8 +99,8 @@ def studies(records, runs=None, device="cpu"):
         arms[kind_of(settings)].setdefault(canonical_json(settings), []).append(run)
     first = {kind: next(iter(some)) for kind, some in arms.items()}
     groups = [{text: arms[kind][text] for kind, text in first.items()}, *arms.values()]
-    return [_study([(json.loads(text), runs) for text, runs in group.items()], group is not groups[0], found, costs)
-            for group in groups if len(group) > 1]
+    listed = [[(json.loads(text), runs) for text, runs in group.items()] for group in groups]
+    return [_study(group, place > 0, found, costs) for place, group in enumerate(listed) if len(group) > 1]
 
 
 def kind_of(settings):
@@ -186,7 +186,7 @@ def pooled(row):
 
 
 def told(made, sign):
-    """(study, row, interval) of the changes whose pooled interval holds zero (0), is above (1) or below (-1)."""
+    """(study, row, interval) of the changes whose pooled interval holds zero (0), is above (1) or below."""
     rows = [(study, row, pooled(row)) for study in made for row in study.rows if row.idea != METHOD]
     return [(study, row, found) for study, row, found in rows if found.sign == sign]
 

@@ -1,9 +1,9 @@
 """Why the consensus is a plain mean: what any other weight would have given, from three records a picture.
 
-The mean square error of w f + (1 - w) g is F w^2 + G (1 - w)^2 + 2 X w (1 - w), where F and G are the members'
-own and X is the mean product of their errors. The records of f, g and of their mean at one weight give F, G and
-X, so the error at every weight follows, but for what clipping to [0, 1] adds. Choosing the weight by it takes the
-clean picture: it bounds from above what an estimated weight can gain.
+The mean square error of w f + (1 - w) g is F w^2 + G (1 - w)^2 + 2 X w (1 - w), where F and G are the
+members' own and X is the mean product of their errors. The records of f, g and of their mean at one weight give
+F, G and X, so the error at every weight follows, but for what clipping to [0, 1] adds. Choosing the weight by
+it takes the clean picture: it bounds from above what an estimated weight can gain.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from b2g.methods import METHODS
 
 @dataclass(frozen=True)
 class Mixture:
-    """A noisy picture on which both members and their mean were run; mean square errors of values in [0, 1]."""
+    """A noisy picture on which both members and their mean were run, with mean square errors."""
 
     picture: str
     level: float

@@ -7,7 +7,8 @@ from b2g.report.markup import Lines, Mark
 from b2g.report.targets import REACHED, UNJUDGED
 from b2g.runs.cost import spoken
 
-HEADER = ("pictures", "method", "target", "measured", "n", "difference", "95 % interval", "outcome", "still to run")
+HEADER = ("pictures", "method", "target", "measured", "n", "difference", "95 % interval", "outcome",
+          "still to run")
 
 
 def rows(measured):
@@ -17,7 +18,8 @@ def rows(measured):
     """
     empty = [one for one in measured if not one.n and not one.crop and one.target.against != "printed"]
     cells = (_asked, _level, _count, _difference, _interval, _outcome, _price)
-    lines = [[_place(one), one.method, *(cell(one) for cell in cells)] for one in measured if one not in empty]
+    lines = [[_place(one), one.method, *(cell(one) for cell in cells)]
+             for one in measured if one not in empty]
     return lines + ([_folded(empty)] if empty else [])
 
 
@@ -75,7 +77,9 @@ def _difference(one):
 
 def _interval(one):
     found = one.gain
-    return None if found.low is None or one.target.against != "bm3d" else f"{signed(found.low)} to {signed(found.high)}"
+    if found.low is None or one.target.against != "bm3d":
+        return None
+    return f"{signed(found.low)} to {signed(found.high)}"
 
 
 def _outcome(one):
@@ -94,7 +98,7 @@ def _price(one):
 
 
 def tally(measured):
-    """How the cells of one target came out, a line a method: "consensus/best: 1 reached, 11 not enough pictures"."""
+    """How the cells of one target came out, a line a method: "b2g/best: 1 reached, 4 missed"."""
     kinds, lines = ("reached", "missed", "not enough pictures", UNJUDGED), []
     for method in dict.fromkeys(one.method for one in measured):
         whole = [one.outcome for one in measured if not one.crop and one.method == method]

@@ -47,9 +47,9 @@ class Measured:
     """One target on one set at one level, by one method.
 
     ``psnr`` is the mean over the pictures that were run, ``gain`` the paired differences to CBM3D (or the
-    error of sigma), ``printed`` the paper's B2G, ``margin`` what that has over the paper's BM3D, ``value`` what
-    is judged. ``n`` of ``total`` pictures count. What is ``missing`` would take ``seconds``, None where nothing
-    like it was ever run.
+    error of sigma), ``printed`` the paper's B2G, ``margin`` what that has over the paper's BM3D, ``value``
+    what is judged. ``n`` of ``total`` pictures count. What is ``missing`` would take ``seconds``, None where
+    nothing like it was ever run.
     """
 
     target: Target
