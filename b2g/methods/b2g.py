@@ -21,6 +21,7 @@ from b2g.fit import RunningAverage, Schedule, build, fit, mean_of_passes
 from b2g.losses import COMBINATIONS, OPERATORS, b2g_loss, uniform_loss
 from b2g.loop import PILOTS, VISIBLE, BlindSpotLoop, MaskLaw
 from b2g.method import Circumstances, Denoised, Method, added_later, check_choice, check_least
+from b2g.methods.b2g_profiles import BEST, FAITHFUL, FAST, MASKED, PAPER, SMOKE
 from b2g.methods.lichi import LIChI
 from b2g.methods.nl_ridge import NLRidge
 from b2g.network import Architecture, EncoderDecoder
@@ -47,62 +48,6 @@ CHOICES = {
 DRAWN_PIXELS, LEAST_DRAWS, MOST_DRAWS = 2**19, 4, 16
 LEAST_SIDE = 64  # of a window: its borders, where the network sees one side only, must not be most of it
 PATCHES = {"nl_ridge": NLRidge, "lichi": LIChI}
-
-# To the letter, wherever the letter can be followed at all.
-PAPER = dict(
-    steps=6000,  # "6000 are already comparable" (Figure 7a); a total is not stated
-    learning_rate=2e-5,  # Section 5, synthetic noise
-    decay="constant",
-    width=48,  # not stated: Self2Self's, which the text builds on
-    head=(64, 32),
-    norm="decoder",  # Section 3.2 lists batch normalisation in the decoder
-    attention_between="none",  # Eq. 3.12 multiplies the two matrices
-    mask="distance",  # Eq. 3.1 to 3.3
-    detail_masked=0.0,  # detail "retained": never masked
-    pilot="visible",  # x_m = f(y), Eq. 3.10
-    dual_from=1,  # "x_1 after the first network cycle"
-    refresh=1,  # the mask is "continuously updated"
-    visible="attached",  # Eq. 3.4 says nothing of a stopped gradient
-    combine="sum",  # one scalar per pixel, as Eq. 3.6 squares
-    answer="passes",
-)
-# Every part of the paper present and on, each in the reading that does least harm.
-FAITHFUL = dict(
-    steps=1000,
-    learning_rate=4e-3,  # batch normalisation bears it; at 2e-5 a thousand steps hardly move
-    decay="constant",
-    mask="gradient",  # marks edges, as the text wants; Eq. 3.1's distance marks noise outliers
-    detail_masked=0.125,  # "diminished" by half: what is never masked is never learnt
-    pilot="visible",
-    dual_from=100,  # the first estimates say nothing of detail
-    refresh=20,
-    visible="detached",  # attached, the loss rewards noise in f(y)
-    combine="component",
-    answer="average",
-)
-# The network and the loop without the two parts that were not seen to help; independent noise of any kind will do.
-MASKED = dict(steps=1000, learning_rate=4e-3, mask="bernoulli", visible="none", answer="average")
-# Beyond the paper: recorruption in the place of masks, and a patch-based denoiser's answer to mend. Each choice
-# was made on pictures that no table reports, and the chapter on quality shows what each is worth.
-FAST = dict(
-    steps=300,
-    learning_rate=2e-3,
-    input="recorrupted",
-    patches="nl_ridge",
-    draws=0,
-    hold=0.1,
-    side=192,
-    standout="none",
-    dropout="half",
-    output="linear",
-    weights=0.99,
-    answer="visible",
-    passes=8,
-    average=0.96,
-)
-BEST = FAST | dict(
-    patches="lichi", steps=1500, side=256, width=48, head=(48, 24), learning_rate=1e-3, weights=0.995, passes=16
-)
 
 
 @dataclass(frozen=True)
@@ -143,7 +88,7 @@ class B2G(Method):
         "masked": MASKED,
         "best": BEST,
         "fast": FAST,
-        "smoke": MASKED | dict(steps=60, width=8, head=(8, 8), learning_rate=8e-3, average=0.9),
+        "smoke": SMOKE,
     }
 
     steps: int = 1000
