@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,7 @@ def verify(records: Iterable[Record], gallery: str | Path) -> Iterator[Finding]:
         named.add(record.id)
         yield from (Finding(record.id, problem) for problem in _problems(record, gallery))
     for path in sorted(gallery.glob("*.png")):
-        if len(path.stem) == 16 and path.stem not in named:
+        if re.fullmatch("[0-9a-f]{16}", path.stem) and path.stem not in named:
             yield Finding(path.stem, "its picture lies in the gallery, but it has no record")
 
 
