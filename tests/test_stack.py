@@ -210,10 +210,10 @@ def test_a_stack_of_equal_pictures_with_equal_seeds_draws_masks_for_each():
 
 @pytest.mark.slow
 def test_side_by_side_gains_as_many_decibels_as_one_after_another():
-    """Other random numbers, one law: the paired difference of eight crops is zero within its error."""
+    """Other random numbers, one law: the paired difference of eight crops, two draws each, is zero within its error."""
     photo = skimage.data.astronaut()
     corners = [(60, 180), (130, 210), (300, 100), (20, 400), (350, 300), (200, 60), (420, 200), (250, 330)]
-    clean = np.stack([photo[y : y + 32, x : x + 32] for y, x in corners]).astype(np.float32) / 255
+    clean = np.stack([photo[y : y + 32, x : x + 32] for y, x in 2 * corners]).astype(np.float32) / 255
     noisy = np.stack([b2g.add_noise(picture, "gaussian", 25, seed=k) for k, picture in enumerate(clean)])
     method = B2G.profile("smoke")
     gains = []
@@ -221,7 +221,7 @@ def test_side_by_side_gains_as_many_decibels_as_one_after_another():
         result = b2g.denoise(noisy, method, together=how, precision="float32", progress=False, clean=clean)
         gains.append([b2g.psnr(x, z) - b2g.psnr(x, y) for x, y, z in zip(clean, noisy, result.image)])
     assert np.mean(gains[1]) > 2
-    assert_mean(np.subtract(*gains), 0.0, unlike=1.0)
+    assert_mean(np.subtract(*gains), 0.0, unlike=1.5)
 
 
 @pytest.mark.parametrize("name, how", [
