@@ -7,6 +7,8 @@ Makitalo and Foi, IEEE Trans. Image Processing 20(1), 2011, doi 10.1109/TIP.2010
 
 from __future__ import annotations
 
+from typing import Callable
+
 import numpy as np
 import torch
 from scipy.special import gammaln
@@ -44,6 +46,15 @@ def inverse_anscombe(stabilised: Tensor) -> Tensor:
     table, value = expected_anscombe(means), stabilised.detach().cpu().double().numpy()
     counts = np.where(value < table[-1], np.interp(value, table, means), value**2 / 4 - 1 / 8)
     return torch.from_numpy(counts).to(stabilised)
+
+
+def through_gaussian(noisy: Tensor, photons: float, denoise: Callable[[Tensor, float], Tensor]) -> Tensor:
+    """Denoise counts over ``photons`` by ``denoise(picture, sigma)`` for Gaussian noise, sigma on 0..255.
+
+    The transformed picture is scaled to about [0, 1]: white, nearly, becomes 1.
+    """
+    scale = 2 * photons**0.5
+    return inverse_anscombe(denoise(anscombe(noisy * photons) / scale, 255 / scale) * scale) / photons
 
 
 def estimate_photons(noisy) -> float:

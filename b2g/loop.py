@@ -165,27 +165,29 @@ class BlindSpotLoop:
         if self.law.dual and step >= self.dual_from and (step - self.dual_from) % self.refresh == 0:
             self.detail = self.law.detail(self.noisy, self._estimate())
         mask = self._draw()
-        # f(y) and f(Omega(y)) are two passes, never one batch: batch normalisation would mix their statistics.
-        whole = None
-        if self.visible != "none":
-            with torch.set_grad_enabled(self.visible == "attached"):
-                whole = self._run(None)
-        blind = self._run(mask)
+        whole, blind = self._passes(mask, self.noisy)
         answer = blind.detach()
         if self.law.dual and self.pilot == "average":
             self.answers.add(answer)
         self.last = whole.detach() if whole is not None else answer
         return self.loss_of(blind, whole, self.noisy, mask), answer
 
+    def _passes(self, mask: Tensor, noisy: Tensor) -> tuple[Tensor | None, Tensor]:
+        """f(y), if the loss asks for it, and f(Omega(y)).
+
+        Two passes, never one batch: batch normalisation would mix their statistics.
+        """
+        whole = None
+        if self.visible != "none":
+            with torch.set_grad_enabled(self.visible == "attached"):
+                whole = self._run(None, noisy)
+        return whole, self._run(mask, noisy)
+
     def _loss_in_a_window(self) -> tuple[Tensor, Part]:
         rows, columns = draw_window(self.noisy.shape[-2:], self.side, self.generator)
         part = cut(self.noisy, rows, columns)
         mask = self.law.draw(part.shape, None, self.generator)
-        whole = None
-        if self.visible != "none":
-            with torch.set_grad_enabled(self.visible == "attached"):
-                whole = self._run(None, part)
-        blind = self._run(mask, part)
+        whole, blind = self._passes(mask, part)
         return self.loss_of(blind, whole, part, mask), Part(blind.detach(), rows, columns)
 
     def _estimate(self) -> Tensor:

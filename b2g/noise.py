@@ -69,6 +69,17 @@ def _checked_level(kind, level) -> float:
     return float(level)
 
 
+def given_or_estimated(sigma, noisy, who: str) -> float:
+    """``sigma`` on 0..255, or :func:`estimate_sigma` where it is None; refused if that is not positive.
+
+    ``who`` is the method that needs it.
+    """
+    sigma = estimate_sigma(noisy) if sigma is None else sigma
+    if not sigma > 0:
+        raise B2GError(f"{who} needs a positive noise level sigma on 0..255, not {sigma}; give sigma.")
+    return float(sigma)
+
+
 def estimate_sigma(noisy) -> float:
     """Estimate sigma of white Gaussian noise from the noisy picture alone, on the scale 0..255.
 

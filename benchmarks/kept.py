@@ -22,13 +22,18 @@ def about(device: torch.device, precision: str) -> dict:
             "threads": torch.get_num_threads(), "torch": torch.__version__}  # fmt: skip
 
 
+def stored(path: Path) -> list[dict]:
+    """The rows of a table; none where there is no such file yet."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def keep(kind: type, rows: list[dict], key: tuple[str, ...], folder: Path = RECORDS) -> Path:
     """Add rows to the table of ``kind`` (:mod:`b2g.report.benchmarks`); of two with one ``key`` the new one stays."""
     path, names = folder / FILES[kind], [*(f.name for f in fields(kind)), "torch"]
-    known = []
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            known = list(csv.DictReader(file))
+    known = stored(path)
     written = [{name: _text(row[name]) for name in names} for row in rows]
     merged = {tuple(row[name] for name in key): row for row in [*known, *written]}
     text = io.StringIO()

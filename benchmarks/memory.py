@@ -14,7 +14,6 @@ CPU, of the clock on a GPU. Rows are stored in data/records/cost.csv, with the m
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import resource
 import subprocess
@@ -31,6 +30,10 @@ from b2g.errors import B2GError
 from b2g.face import choose_device, choose_method
 from b2g.files import replacing
 from b2g.runs.work import _machine, _precision
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from kept import stored as rows_of  # noqa: E402
 
 RECORDS = Path(__file__).parents[1] / "data" / "records" / "cost.csv"
 METHODS = ("b2g/fast", "zs_n2n", "nl_ridge", "bm3d", "lichi")
@@ -171,10 +174,7 @@ def table(rows: list[dict]) -> str:
 
 
 def stored() -> list[dict]:
-    if not RECORDS.exists():
-        return []
-    with open(RECORDS, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return rows_of(RECORDS)
 
 
 def store(row: dict) -> None:

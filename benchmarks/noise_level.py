@@ -12,7 +12,6 @@ noise are those of the records. Nothing was tuned on the pictures named as test 
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -25,6 +24,10 @@ from b2g.files import replacing
 from b2g.images import to_batch
 from b2g.noise import add_noise, estimate_sigma
 from b2g.runs.spec import noise_name
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from kept import stored as rows_of  # noqa: E402
 
 RECORDS = Path(__file__).parents[1] / "data" / "records" / "noise_level.csv"
 KEY = ("picture", "channels", "noise", "level", "repeat")
@@ -85,10 +88,7 @@ def table(rows: list[dict]) -> str:
 
 
 def stored() -> list[dict]:
-    if not RECORDS.exists():
-        return []
-    with open(RECORDS, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return rows_of(RECORDS)
 
 
 def store(rows: list[dict]) -> None:

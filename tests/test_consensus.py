@@ -81,8 +81,7 @@ def test_sigma_is_estimated_once_for_all(tiny, monkeypatch):
         raise AssertionError("a member was to be told")
 
     monkeypatch.setattr(module, "estimate_sigma", once)
-    monkeypatch.setattr("b2g.methods.b2g.estimate_sigma", never)
-    monkeypatch.setattr("b2g.methods.nl_ridge.estimate_sigma", never)
+    monkeypatch.setattr("b2g.noise.estimate_sigma", never)  # what either member would ask
     monkeypatch.setitem(B2G.profiles, "smoke", TINY | dict(input="recorrupted", output="linear"))  # needs sigma
     blind = tiny.changed(sigma=None, networks=2)(batch(), WHERE)
     assert len(asked) == 1 and torch.equal(asked[0], batch())

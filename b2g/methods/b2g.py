@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from b2g.anscombe import anscombe, estimate_photons, inverse_anscombe
+from b2g.anscombe import estimate_photons, through_gaussian
 from b2g.errors import B2GError
 from b2g.fit import RunningAverage, Schedule, build, fit, mean_of_passes
 from b2g.losses import COMBINATIONS, OPERATORS, b2g_loss, uniform_loss
@@ -25,7 +25,7 @@ from b2g.methods.b2g_profiles import BEST, FAITHFUL, FAST, MASKED, PAPER, SMOKE
 from b2g.methods.lichi import LIChI
 from b2g.methods.nl_ridge import NLRidge
 from b2g.network import Architecture, EncoderDecoder
-from b2g.noise import estimate_sigma
+from b2g.noise import given_or_estimated
 from b2g.posterior import POSTERIORS, posterior_mean
 from b2g.recorrupt import RecorruptedLoop
 from b2g.seeds import seed_for, torch_generator
@@ -238,10 +238,7 @@ class B2G(Method):
 
     def _sigma(self, noisy: Tensor) -> float:
         """The noise's standard deviation in the picture's units, given or estimated."""
-        sigma = estimate_sigma(noisy) if self.sigma is None else self.sigma
-        if not sigma > 0:
-            raise B2GError(f"b2g needs a positive noise level sigma on 0..255, not {sigma}; give sigma.")
-        return sigma / 255
+        return given_or_estimated(self.sigma, noisy, self.name) / 255
 
     def _patched(self, noisy: Tensor, sigma: float) -> Tensor:
         """The patch-based denoiser's answer; ``sigma`` in the picture's units."""
@@ -276,8 +273,11 @@ class B2G(Method):
         """
         if circumstances.watch is not None:
             raise B2GError("watch compares with the clean picture, not with its transform; leave out noise='poisson'.")
-        photons = estimate_photons(noisy)
-        scale = 2 * photons**0.5  # the transform of white, nearly: the picture stays in about [0, 1]
-        gaussian = replace(self, noise="gaussian", sigma=255 / scale)
-        answer = gaussian(anscombe(noisy * photons) / scale, replace(circumstances, clean=None))
-        return Denoised(inverse_anscombe(answer.estimate * scale) / photons, answer.history)
+        history: list[dict] = []
+
+        def gaussian(picture: Tensor, sigma: float) -> Tensor:
+            answer = replace(self, noise="gaussian", sigma=sigma)(picture, replace(circumstances, clean=None))
+            history.extend(answer.history)
+            return answer.estimate
+
+        return Denoised(through_gaussian(noisy, estimate_photons(noisy), gaussian), history)

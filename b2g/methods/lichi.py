@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from b2g.anscombe import anscombe, inverse_anscombe
+from b2g.anscombe import through_gaussian
 from b2g.colour import channels, from_opponent, to_opponent
 from b2g.errors import B2GError
 from b2g.groups import Groups, find_groups
@@ -83,9 +83,7 @@ class LIChI(Method):
             sigma = level_of(self, noisy)
             return Denoised(self._denoise(noisy.float(), sigma), [{"sigma": sigma}])
         photons = photons_of(self, noisy)
-        scale = 2 * photons**0.5  # the transform of white, nearly: the picture stays in about [0, 1]
-        stabilised = self._denoise(anscombe(noisy.float() * photons) / scale, 255 / scale)
-        return Denoised(inverse_anscombe(stabilised * scale) / photons, [{"photons": photons}])
+        return Denoised(through_gaussian(noisy.float(), photons, self._denoise), [{"photons": photons}])
 
     def _denoise(self, noisy: Tensor, level: float) -> Tensor:
         """The method itself, for Gaussian noise of sigma ``level`` on 0..255; ``(1, C, H, W)``."""

@@ -18,7 +18,7 @@ from b2g.colour import COLOURS, channels, from_opponent, mixed_variance, to_oppo
 from b2g.errors import B2GError
 from b2g.groups import Groups, find_groups
 from b2g.method import Circumstances, Denoised, Method, check_choice, check_least
-from b2g.noise import estimate_sigma
+from b2g.noise import given_or_estimated
 from b2g.patches import combine, patch_sums
 
 _EXTRA = 0.05  # variance of the extra noise that makes the first step's risk well posed, over that of the noise
@@ -121,10 +121,7 @@ def level_of(method: Method, noisy: Tensor) -> float:
     """Sigma on 0..255 of Gaussian noise, given or estimated."""
     if method.photons is not None:
         raise B2GError(f"{method.name}'s photons belong to noise='poisson'; Gaussian noise has a sigma.")
-    sigma = estimate_sigma(noisy) if method.sigma is None else method.sigma
-    if not sigma > 0:
-        raise B2GError(f"{method.name} needs a positive noise level sigma on 0..255, not {sigma}; give sigma.")
-    return float(sigma)
+    return given_or_estimated(method.sigma, noisy, method.name)
 
 
 def photons_of(method: Method, noisy: Tensor) -> float:
