@@ -27,6 +27,7 @@ from b2g.loop import draw_number, flip
 from b2g.window import Part, cut, draw_window
 
 _PASSES, _CHECKED = 2, 8  # answers whose mean is checked (dropout and flips differ), and recorruptions at most
+_WEIGHED = 2**17  # pixels of recorruptions that another denoiser is asked for: its answers may be slow
 
 
 def recorrupt(noisy: Tensor, sigma: float, strength: float, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,13 +87,17 @@ class RecorruptedLoop:
     def _noise(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self.generator, device=like.device)
 
+    @property
+    def level(self) -> float:
+        """The standard deviation of a recorruption's noise, in the picture's units."""
+        return self.sigma * (1 + self.strength**2) ** 0.5
+
     def _prepare(self, pilot: Callable[[Tensor, float], Tensor], draws: int) -> tuple[Tensor, Tensor]:
         """The recorruptions with their pilots ``(draws, 2 C, H, W)``, and the targets ``(draws, C, H, W)``."""
         seen, targets = [], []
-        level = self.sigma * (1 + self.strength**2) ** 0.5
         for _ in range(draws):
             shown, target = recorrupt(self.noisy, self.sigma, self.strength, self._noise(self.noisy))
-            seen.append(torch.cat((shown, pilot(shown, level)), 1))
+            seen.append(torch.cat((shown, pilot(shown, self.level)), 1))
             targets.append(target)
         return torch.cat(seen), torch.cat(targets)
 
@@ -151,15 +156,57 @@ class RecorruptedLoop:
         noise of these targets is independent of all that the change was made of, so this estimates the best s
         for the clean picture: less than 1 where the network learnt noise by heart.
         """
-        held = 1 - self.counted
-        if self.seen is None or not held.any():
+        if not self.holds:
             return 1.0
-        channels, borne, size = self.noisy.shape[1], 0.0, 0.0
-        for index in range(min(len(self.seen), _CHECKED)):
-            seen, target = self._pick(self.seen, index), self._pick(self.targets, index)
-            pilot = seen[:, -channels:]
-            change = (sum(self.answer(seen) for _ in range(_PASSES)) / _PASSES - pilot) * held
-            borne = borne + (change * (target - pilot)).sum((1, 2, 3), keepdim=True)
+        channels = self.noisy.shape[1]
+        return self._borne_out(
+            (self._mended(seen), seen[:, -channels:], target) for seen, target in self._recorrupted(_CHECKED)
+        )
+
+    @property
+    def holds(self) -> bool:
+        """Whether there are pixels that never count in the loss, and recorruptions to judge them by."""
+        return self.seen is not None and bool((self.counted == 0).any())
+
+    @torch.no_grad()
+    def share_beside(self, other: Callable[[Tensor, float], Tensor]) -> float | Tensor:
+        """The network's share in its mean with another denoiser that held pixels bear out, ``(B, 1, 1, 1)`` in [0, 1].
+
+        As :meth:`trust`, with ``other(u, sigma)`` in the pilot's place; to be asked within :meth:`settled`. It is the
+        best share for recorruptions, whose noise is a little stronger than the picture's. Raises where no
+        pixels were held back.
+        """
+        if not self.holds:
+            raise B2GError("a share is told by pixels that were held back; set hold above 0, and a patch denoiser.")
+        channels, level = self.noisy.shape[1], self.level
+        draws = min(_CHECKED, max(1, _WEIGHED // self.noisy[0, 0].numel()))
+        return self._borne_out(
+            (self._trusted(seen), other(seen[:, :channels], level), target)
+            for seen, target in self._recorrupted(draws)
+        )
+
+    def _recorrupted(self, most: int):
+        """Up to ``most`` of the recorruptions with their targets, each as a batch."""
+        for index in range(min(len(self.seen), most)):
+            yield self._pick(self.seen, index), self._pick(self.targets, index)
+
+    def _mended(self, seen: Tensor) -> Tensor:
+        return sum(self.answer(seen) for _ in range(_PASSES)) / _PASSES
+
+    def _trusted(self, seen: Tensor) -> Tensor:
+        """The pilot and the trusted share of what the network changes of it."""
+        pilot = seen[:, -self.noisy.shape[1] :]
+        return pilot + self.trusted * (self._mended(seen) - pilot)
+
+    def _borne_out(self, answers) -> Tensor:
+        """The s in [0, 1] for which base + s (answer - base) is nearest to the targets at held pixels.
+
+        ``answers`` yields (answer, base, target), each ``(B, C, H, W)``; the result is ``(B, 1, 1, 1)``.
+        """
+        held, borne, size = 1 - self.counted, 0.0, 0.0
+        for answer, base, target in answers:
+            change = (answer - base) * held
+            borne = borne + (change * (target - base)).sum((1, 2, 3), keepdim=True)
             size = size + change.square().sum((1, 2, 3), keepdim=True)
         return (borne / size.clamp_min(1e-12)).clamp(0, 1)
 

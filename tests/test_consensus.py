@@ -16,6 +16,7 @@ from b2g.loop import BlindSpotLoop
 from b2g.method import Circumstances
 from b2g.methods import B2G, Consensus, LIChI, NLRidge
 from b2g.methods import consensus as module
+from b2g.recorrupt import RecorruptedLoop
 from b2g.seeds import seed_for
 
 CLEAN = np.ascontiguousarray(skimage.data.astronaut()[20:84, 200:264].astype(np.float32) / 255)
@@ -51,14 +52,14 @@ def test_it_is_the_weighted_mean_of_its_members_bit_for_bit(tiny):
 
 
 def test_several_networks_have_seeds_of_their_own_and_one_say_together(tiny, monkeypatch):
-    given, answers, plain = [], [], B2G.__call__
+    given, answers, plain = [], [], B2G.beside
 
-    def watched(self, noisy, circumstances):
+    def watched(self, noisy, circumstances, other):
         given.append(circumstances)
-        answers.append(plain(self, noisy, circumstances))
-        return answers[-1]
+        answers.append(plain(self, noisy, circumstances, other)[0])
+        return answers[-1], 1.0
 
-    monkeypatch.setattr(B2G, "__call__", watched)
+    monkeypatch.setattr(B2G, "beside", watched)
     answer = tiny.changed(networks=3, weight=1.0)(batch(), WHERE)
     seeds = [one.seed for one in given]
     assert seeds == [5, seed_for(5, "network", 1), seed_for(5, "network", 2)] and len(set(seeds)) == 3
@@ -162,6 +163,59 @@ def test_poisson_noise_reaches_both_members(tiny):
     assert (network - plain).abs().max() > 1e-3  # the network was told, too
 
 
+# ---- the share that held pixels tell ----
+
+HELD = dict(steps=3, width=4, head=(4, 4), input="recorrupted", patches="nl_ridge", draws=2, hold=0.2, output="linear",
+            standout="none", answer="visible", passes=2)  # fmt: skip
+
+
+def held(monkeypatch, **more):
+    monkeypatch.setitem(B2G.profiles, "smoke", HELD | more)
+    return Consensus.profile("smoke", weighing="held", sigma=None if "noise" in more else 25.0, **more)
+
+
+@pytest.mark.parametrize("networks", [1, 2])
+def test_the_mean_is_weighed_as_each_fit_says(networks, monkeypatch):
+    method = held(monkeypatch).changed(networks=networks)
+    asked, shares, plain = [], iter([0.3, 0.8]), RecorruptedLoop.share_beside
+
+    def told(self, other):
+        asked.append((plain(self, other), other(self.noisy, 0.2)))
+        return torch.tensor(next(shares)).reshape(1, 1, 1, 1)
+
+    monkeypatch.setattr(RecorruptedLoop, "share_beside", told)
+    answer = method(batch(), WHERE)
+    patches = NLRidge.profile(sigma=25.0)(batch(), WHERE).estimate
+    mean = 0
+    for index, share in enumerate([0.3, 0.8][:networks]):
+        seed = 5 if index == 0 else seed_for(5, "network", index)
+        network = B2G.profile("smoke", sigma=25.0)(batch(), Circumstances(seed=seed, precision="float32")).estimate
+        mean = mean + (share * network + (1 - share) * patches) / networks
+    assert torch.allclose(answer.estimate, mean, atol=1e-6)
+    assert answer.history[-1] == {"share": pytest.approx([0.3, 0.55][networks - 1])}
+    # Beside the patch denoiser, told the level that it is asked for.
+    assert torch.equal(asked[0][1], NLRidge.profile(sigma=0.2 * 255)(batch()).estimate)
+    assert all(0 <= float(share) <= 1 for share, _ in asked)
+
+
+def test_poisson_noise_is_weighed_where_it_is_gaussian(monkeypatch):
+    noisy, asked = batch(kind="poisson", level=40), []
+    plain = RecorruptedLoop.share_beside
+
+    def told(self, other):
+        asked.append((self.noisy, self.sigma))
+        return plain(self, other)
+
+    monkeypatch.setattr(RecorruptedLoop, "share_beside", told)
+    answer = held(monkeypatch, noise="poisson")(noisy, WHERE)
+    [(seen, sigma)] = asked
+    assert not torch.allclose(seen, noisy, atol=0.01) and 0 < sigma
+    network = B2G.profile("smoke")(noisy, WHERE).estimate
+    patches = NLRidge.profile(noise="poisson")(noisy, WHERE).estimate
+    share = answer.history[-1]["share"]
+    assert torch.allclose(answer.estimate, share * network + (1 - share) * patches, atol=1e-6)
+
+
 @pytest.mark.parametrize("settings, sentence", [
     (dict(network="quick"), "network must be one of paper, .*, not 'quick'"),
     (dict(patches="bm3d"), "patches must be one of nl_ridge, lichi, not 'bm3d'"),
@@ -170,6 +224,9 @@ def test_poisson_noise_reaches_both_members(tiny):
     (dict(weight=-0.1), r"weight is the networks' share and must lie in \[0, 1\], not -0.1"),
     (dict(noise="speckle"), "noise must be one of gaussian, poisson, not 'speckle'"),
     (dict(sigma=0), "sigma is a noise level on 0..255 and must be positive, not 0.0"),
+    (dict(weighing="guessed"), "weighing must be one of fixed, held, not 'guessed'"),
+    (dict(weight=0.4), "weight is not used with weighing='held'; leave it out, or set weighing='fixed'"),
+    (dict(network="masked"), "weighing='held' needs a network that holds pixels back, not 'masked'; set"),
     (dict(sigma=25, noise="poisson"), "consensus's sigma belongs to noise='gaussian'"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused(settings, sentence):

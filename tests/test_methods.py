@@ -94,7 +94,7 @@ def test_identity_is_canonical_and_never_changes_unnoticed():
 @pytest.mark.parametrize("name", METHODS)
 def test_every_setting_and_the_revision_are_part_of_the_identity(name, monkeypatch):
     method = METHODS[name]() if name != "b2g" else B2G(output="linear")
-    others = OTHER | (dict(network="best", patches="nl_ridge") if name == "consensus" else {})
+    others = OTHER | (dict(network="best", patches="nl_ridge", weighing="held") if name == "consensus" else {})
     found = {method.identity()}
     for field in dataclasses.fields(method):
         value = getattr(method, field.name)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Callable, ClassVar
 
 import torch
 from torch import Tensor
@@ -48,6 +48,7 @@ CHOICES = {
 DRAWN_PIXELS, LEAST_DRAWS, MOST_DRAWS = 2**19, 4, 16
 LEAST_SIDE = 64  # of a window: its borders, where the network sees one side only, must not be most of it
 PATCHES = {"nl_ridge": NLRidge, "lichi": LIChI}
+Gaussian = Callable[[Tensor, float], Tensor]  # a denoiser of Gaussian noise, told sigma in the picture's units
 
 
 @dataclass(frozen=True)
@@ -246,8 +247,20 @@ class B2G(Method):
 
     def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
         """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1] (values outside are welcome: noise is not clipped)."""
+        return self.beside(noisy, circumstances)[0]
+
+    @property
+    def holds(self) -> bool:
+        """Whether a fit holds pixels back, so that :meth:`beside` can weigh its answer against another's."""
+        return self.input == "recorrupted" and self.patches != "none" and self.hold > 0 and self.answer == "visible"
+
+    def beside(self, noisy: Tensor, circumstances: Circumstances, other: Gaussian | None = None) -> tuple[Denoised, float]:
+        """The answer, and its share in the mean with ``other`` that held pixels bear out (1 where none is given).
+
+        ``other(picture, sigma)`` denoises Gaussian noise, ``sigma`` in the picture's units.
+        """
         if self.noise == "poisson":
-            return self._stabilised(noisy, circumstances)
+            return self._stabilised(noisy, circumstances, other)
         loop = self.objective(noisy, circumstances)
         windows = self.side or self.input == "recorrupted"
         result = fit(
@@ -257,27 +270,31 @@ class B2G(Method):
             identity=circumstances.identity(self, noisy), watch=circumstances.watch,
             log_every=circumstances.log_every, engine=circumstances.engine,
         )  # fmt: skip
-        estimate = result.average
-        if self.answer != "average":
-            one = loop.predict if self.answer == "passes" else loop.see
-            with loop.settled() if self.input == "recorrupted" else nullcontext():
+        estimate, share = result.average, 1.0
+        with loop.settled() if self.input == "recorrupted" else nullcontext():
+            if self.answer != "average":
+                one = loop.predict if self.answer == "passes" else loop.see
                 estimate = mean_of_passes(one, self.passes, circumstances.progress)
+            if other is not None:
+                share = float(loop.share_beside(other))
         if self.posterior != "none":
             estimate = posterior_mean(estimate, noisy, self._sigma(noisy), self.posterior)
-        return Denoised(estimate, result.history)
+        return Denoised(estimate, result.history), share
 
-    def _stabilised(self, noisy: Tensor, circumstances: Circumstances) -> Denoised:
+    def _stabilised(self, noisy: Tensor, circumstances: Circumstances, other: Gaussian | None) -> tuple[Denoised, float]:
         """Poisson noise: the number of photons is estimated, the Anscombe transform makes the noise Gaussian.
 
         The history's PSNR would be that of transformed pictures, so there is none.
         """
         if circumstances.watch is not None:
             raise B2GError("watch compares with the clean picture, not with its transform; leave out noise='poisson'.")
-        history: list[dict] = []
+        found: list[tuple[Denoised, float]] = []
 
         def gaussian(picture: Tensor, sigma: float) -> Tensor:
-            answer = replace(self, noise="gaussian", sigma=sigma)(picture, replace(circumstances, clean=None))
-            history.extend(answer.history)
-            return answer.estimate
+            plain = replace(self, noise="gaussian", sigma=sigma)
+            found.append(plain.beside(picture, replace(circumstances, clean=None), other))
+            return found[-1][0].estimate
 
-        return Denoised(through_gaussian(noisy, estimate_photons(noisy), gaussian), history)
+        estimate = through_gaussian(noisy, estimate_photons(noisy), gaussian)
+        [(answer, share)] = found
+        return Denoised(estimate, answer.history), share

@@ -3,7 +3,7 @@ r"""Consensus: the weighted mean of a network fitted to the picture and of a pat
 .. math:: \hat x = w\, f(y) + (1 - w)\, g(y)
 
 The two err differently, so their mean errs less than either. Both use the one noisy picture and nothing else: sigma is
-estimated unless it is given, and so is the weight.
+estimated unless it is given, and the weight by pixels that the network's fit held back.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from b2g.method import Circumstances, Denoised, Method, canonical_json, check_choice, check_least
+from b2g.method import Circumstances, Denoised, Method, added_later, canonical_json, check_choice, check_least
 from b2g.methods.b2g import PATCHES, B2G
 from b2g.errors import B2GError
 from b2g.noise import estimate_sigma
@@ -26,8 +26,10 @@ from b2g.seeds import seed_for
 class Consensus(Method):
     """The mean of ``networks`` fits of ``b2g`` (its profile ``network``) and of the patch-based denoiser ``patches``.
 
-    ``weight`` is the networks' share. ``sigma`` as in the members; None estimates it once for both. ``noise="poisson"``
-    tells both members to expect Poisson noise. The identity names every setting of both members.
+    ``weighing="fixed"`` takes ``weight`` as the networks' share; ``"held"`` takes the share for which the mean is nearest to
+    pixels that the fit never saw (:meth:`b2g.recorrupt.RecorruptedLoop.share_beside`). ``sigma`` as in the members; None
+    estimates it once for both. ``noise="poisson"`` tells both members to expect Poisson noise. The identity names
+    every setting of both members. The history's last entry tells the share.
     """
 
     name: ClassVar[str] = "consensus"
@@ -37,7 +39,10 @@ class Consensus(Method):
     cost: ClassVar[str] = "minutes on a CPU"
     default_profile: ClassVar[str] = "fast"
     profiles: ClassVar[dict[str, dict]] = {
-        "fast": {}, "best": dict(network="best"), "smoke": dict(network="smoke", patches="nl_ridge"),
+        "fast": dict(weighing="held"),  # halves lose where the picture is small, since the network then learns noise
+        "best": dict(network="best", weighing="held"),
+        "halves": {},
+        "smoke": dict(network="smoke", patches="nl_ridge"),
     }  # fmt: skip
 
     network: str = "fast"
@@ -46,6 +51,7 @@ class Consensus(Method):
     weight: float = 0.5
     noise: str = "gaussian"
     sigma: float | None = None
+    weighing: str = added_later("fixed")
 
     def __post_init__(self):
         super().__post_init__()
@@ -56,7 +62,13 @@ class Consensus(Method):
             raise B2GError(f"weight is the networks' share and must lie in [0, 1], not {self.weight}.")
         if self.sigma is not None and self.noise == "poisson":
             raise B2GError("consensus's sigma belongs to noise='gaussian'; leave it out, photons are estimated.")
-        self.members(self.sigma)  # refuses what a member cannot be told
+        check_choice("weighing", self.weighing, ("fixed", "held"))
+        network, _ = self.members(self.sigma)  # refuses what a member cannot be told
+        if self.weighing == "held" and not network.holds:
+            raise B2GError(f"weighing='held' needs a network that holds pixels back, not {self.network!r}; "
+                           "set weighing='fixed', or network='fast'.")
+        if self.weighing == "held" and self.weight != type(self).weight:
+            raise B2GError("weight is not used with weighing='held'; leave it out, or set weighing='fixed'.")
 
     def members(self, sigma: float | None = None) -> tuple[B2G, Method]:
         """The two members, configured; told ``sigma`` (on 0..255) where they take one."""
@@ -75,14 +87,22 @@ class Consensus(Method):
             sigma = estimate_sigma(noisy)
         network, patches = self.members(sigma)
         other = patches(noisy, circumstances)
-        answers, history = [], []
+        weigh = None if self.weighing == "fixed" else self._patched
+        mixed, shares, history = torch.zeros_like(noisy), [], []
         for index in range(self.networks):
             seed = circumstances.seed if index == 0 else seed_for(circumstances.seed, "network", index)
-            answer = network(noisy, replace(circumstances, seed=seed, checkpoint=self._place(circumstances, index)))
-            answers.append(answer.estimate)
+            own = replace(circumstances, seed=seed, checkpoint=self._place(circumstances, index))
+            answer, share = network.beside(noisy, own, weigh)
+            shares.append(self.weight if weigh is None else share)
+            mixed += shares[-1] * answer.estimate
             history += answer.history
-        mean = torch.stack(answers).mean(0)
-        return Denoised(self.weight * mean + (1 - self.weight) * other.estimate, [*other.history, *history])
+        share = sum(shares) / self.networks
+        estimate = mixed / self.networks + (1 - share) * other.estimate
+        return Denoised(estimate, [*other.history, *history, {"share": share}])
+
+    def _patched(self, noisy: Tensor, sigma: float) -> Tensor:
+        """The patch denoiser's answer to Gaussian noise; ``sigma`` in the picture's units."""
+        return PATCHES[self.patches].profile(sigma=255 * sigma)(noisy).estimate
 
     def _place(self, circumstances: Circumstances, index: int):
         """Where the fit of one network is saved, so that it goes on after a kill."""
