@@ -27,7 +27,7 @@ IDEAS = {
     "posterior": ("posterior",),
     "colours": ("colour",),
     "noise level": ("sigma", "photons"),
-    "members": ("network", "networks", "weight"),
+    "members": ("network", "networks", "weight", "weighing"),
 }
 METHOD = "method"  # another method, or another kind of the same
 ORDER = (*IDEAS, METHOD, TOGETHER)
@@ -51,6 +51,7 @@ _WORDS = {
     "visible": {"none": "without f(y)", "detached": "f(y), detached", "attached": "f(y), attached"},
     "posterior": {"none": "no posterior mean", "global": "posterior mean, one weight a picture",
                   "local": "posterior mean, local weights"},
+    "weighing": {"fixed": "plain halves", "held": "weight told by held-out pixels"},
     "colour": {"joint": "colours together", "opponent": "opponent colours, each by itself"},
     "sigma": {"given": "told the true sigma", None: "sigma estimated"},
 }  # fmt: skip

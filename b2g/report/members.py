@@ -1,9 +1,10 @@
-"""Why the consensus is a plain mean: what any other weight would have given, from three records a picture.
+"""What any weight of the consensus would have given, from three records a picture, and what held pixels chose.
 
 The mean square error of w f + (1 - w) g is F w^2 + G (1 - w)^2 + 2 X w (1 - w), where F and G are the
 members' own and X is the mean product of their errors. The records of f, g and of their mean at one weight give
 F, G and X, so the error at every weight follows, but for what clipping to [0, 1] adds. Choosing the weight by
-it takes the clean picture: it bounds from above what an estimated weight can gain.
+it takes the clean picture: it bounds from above what an estimated weight can gain. A fourth record, of the
+consensus whose weight held pixels told, says what an estimate does gain.
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,10 @@ from b2g.methods import METHODS
 
 @dataclass(frozen=True)
 class Mixture:
-    """A noisy picture on which both members and their mean were run, with mean square errors."""
+    """A noisy picture on which both members and their mean were run, with mean square errors.
+
+    ``held`` is that of the mean whose weight held pixels told, None where it was not run.
+    """
 
     picture: str
     level: float
@@ -25,6 +29,7 @@ class Mixture:
     patches: float
     mixed: float
     used: float
+    held: float | None = None
 
     @property
     def where(self):
@@ -61,50 +66,55 @@ class Mixture:
         return 10 * np.log10(self.error(self.used) / self.error(weight))
 
     @property
-    def over_members(self):
-        """dB of the mean over the better member."""
-        return 10 * np.log10(min(self.network, self.patches) / self.mixed)
+    def gain_of_held(self):
+        """dB of the weight that held pixels told over the weight that was used; NaN where it was not run."""
+        return np.nan if self.held is None else 10 * np.log10(self.mixed / self.held)
+
+    def over_members(self, error):
+        """dB of a mean with this mean square error over the better member."""
+        return 10 * np.log10(min(self.network, self.patches) / error)
 
 
-def mixtures(records, profile="fast"):
-    """Every `Mixture` of consensus in a profile with one network, Gaussian noise, sorted by picture."""
-    method = METHODS["consensus"].profile(profile)
+def mixtures(records, profile="halves", weighed="fast"):
+    """Every `Mixture` of consensus in a profile of fixed weight with one network, Gaussian noise, sorted by picture.
+
+    ``weighed`` is the profile with the same members whose weight held pixels tell.
+    """
+    method, told = (METHODS["consensus"].profile(name) for name in (profile, weighed))
     network, patches = (member.identity() for member in method.members(method.sigma))
     found = {}
     for record in records:
         if record.done and record.psnr is not None and record.noise == "gaussian":
             found.setdefault(canonical_json(record.settings), {})[record.key] = 10 ** (-record.psnr / 10)
     sides = [found.get(text, {}) for text in (network, patches, method.identity())]
-    mixed = 0 < method.weight < 1 and method.networks == 1
+    alike = told.members(told.sigma) == method.members(method.sigma)
+    held = found.get(told.identity(), {}) if alike else {}
+    mixed = 0 < method.weight < 1 and method.networks == 1 and method.weighing == "fixed"
     shared = sorted(set.intersection(*map(set, sides))) if mixed else []
-    return [Mixture(key[0], key[2], *(side[key] for side in sides), method.weight) for key in shared]
+    return [Mixture(key[0], key[2], *(side[key] for side in sides), method.weight, held.get(key)) for key in shared]
 
 
-def common(some):
-    """(weight, dB): the one weight, in hundredths, with the highest mean gain over all of `some`."""
-    weights = np.linspace(0, 1, 101)
-    gains = [np.mean([each.gain(weight) for each in some]) for weight in weights]
-    place = int(np.argmax(gains))
-    return float(weights[place]), float(gains[place])
-
-
-HEADER = ("pictures", "n", "network", "patches", "mean", "over the better", "correlation of errors",
-          "best weights", "gain by them", "one weight for all", "its gain")  # fmt: skip
+HEADER = ("pictures", "n", "network", "patches", "halves", "over the better", "correlation of errors",
+          "best weights", "gain by them", "gain by held pixels")  # fmt: skip
 
 
 def rows(found):
-    """Rows for :func:`b2g.report.markup.table` under `HEADER`: one for each data set and level."""
+    """Rows for :func:`b2g.report.markup.table` under `HEADER`: one for each data set and level.
+
+    All means are over all its pictures; the last is None unless held pixels told a weight for each of them.
+    """
     lines = []
     for where, level in sorted({(each.where, each.level) for each in found}):
         some = [each for each in found if (each.where, each.level) == (where, level)]
-        best, (weight, gain) = [each.best for each in some], common(some)
+        best, told = [each.best for each in some], float(np.mean([each.gain_of_held for each in some]))
         means = [np.mean([-10 * np.log10(getattr(each, name)) for each in some])
                  for name in ("network", "patches", "mixed")]
         lines.append([
             f"{where}, σ\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{level:g}",
             f"{len({each.picture for each in some})}",
-            *(f"{mean:.2f}" for mean in means), f"{np.mean([each.over_members for each in some]):+.2f}",
+            *(f"{mean:.2f}" for mean in means),
+            f"{np.mean([each.over_members(each.mixed) for each in some]):+.2f}",
             f"{np.mean([each.correlation for each in some]):.2f}", f"{min(best):.2f} to {max(best):.2f}",
-            f"{np.mean([each.gain(each.best) for each in some]):+.2f}", f"{weight:.2f}", f"{gain:+.2f}",
+            f"{np.mean([each.gain(each.best) for each in some]):+.2f}", None if np.isnan(told) else f"{told:+.2f}",
         ])  # fmt: skip
     return lines

@@ -5,11 +5,12 @@ import pytest
 
 from b2g.methods import METHODS
 from b2g.report.markup import table
-from b2g.report.members import HEADER, Mixture, common, mixtures, rows
+from b2g.report.members import HEADER, Mixture, mixtures, rows
 from b2g.runs.record import Record
 from b2g.runs.spec import specify
 
-CONSENSUS = METHODS["consensus"].profile("fast")
+CONSENSUS = METHODS["consensus"].profile("halves")
+WEIGHED = METHODS["consensus"].profile("fast")
 NETWORK, PATCHES = CONSENSUS.members()
 PICTURE = "bsds500_train/106005@128"
 
@@ -68,16 +69,34 @@ def test_only_runs_of_one_noisy_picture_are_put_together(errors):
     assert mixtures([network, failed, mixed]) == []
 
 
-def test_one_weight_for_all_and_the_table(errors):
+def test_what_held_pixels_told_stands_beside_what_is_best(errors):
     f, g = errors
-    some = mixtures([*three(f, g), *three(g, f, "bsds500_train/146074@128"), *three(f, g, "set9/F16", 50.0)])
-    weight, gain = common(some[:2])
-    loop = [np.mean([each.gain(w / 100) for each in some[:2]]) for w in range(101)]
-    assert (weight, gain) == (np.argmax(loop) / 100, max(loop)) and weight == 0.5  # one each way: halves
+    weighed = record(PICTURE, WEIGHED, np.mean((0.3 * f + 0.7 * g) ** 2))
+    [found] = mixtures([*three(f, g), weighed])
+    assert found.gain_of_held == pytest.approx(found.gain(0.3)) and 0 < found.gain_of_held < found.gain(found.best)
+    assert found.over_members(found.held) == pytest.approx(found.over_members(found.mixed) + found.gain_of_held)
+    [alone] = mixtures(three(f, g))
+    assert alone.held is None and np.isnan(alone.gain_of_held)
+    elsewhere = record(PICTURE, WEIGHED, 1e-4, level=50.0)
+    assert mixtures([*three(f, g), elsewhere])[0].held is None
+
+
+def test_a_weighed_consensus_of_other_members_is_no_fourth(errors, monkeypatch):
+    monkeypatch.setitem(METHODS["consensus"].profiles, "fast", dict(network="best", weighing="held"))
+    other = METHODS["consensus"].profile("fast")
+    assert mixtures([*three(*errors), record(PICTURE, other, 1e-4)])[0].held is None
+
+
+def test_the_table(errors):
+    f, g = errors
+    held = [record(PICTURE, WEIGHED, np.mean((0.3 * f + 0.7 * g) ** 2)),
+            record("set9/F16", WEIGHED, np.mean((0.2 * f + 0.8 * g) ** 2), 50.0)]
+    some = mixtures([*three(f, g), *three(g, f, "bsds500_train/146074@128"), *three(f, g, "set9/F16", 50.0), *held])
     made = rows(some)
     assert [row[0].replace("\N{NO-BREAK SPACE}", " ") for row in made] == [
         "bsds500_train@128, σ = 25", "set9, σ = 50"]
     assert [row[1] for row in made] == ["2", "1"]
     low, high = sorted(each.best for each in some[:2])
-    assert made[0][7] == f"{low:.2f} to {high:.2f}" and made[1][9] == f"{common(some[2:])[0]:.2f}"
+    assert made[0][7] == f"{low:.2f} to {high:.2f}" and made[0][9] is None  # one of two has no weight by held pixels
+    assert made[1][9] == f"{some[2].gain(0.2):+.2f}"
     table(HEADER, made, "Members")
