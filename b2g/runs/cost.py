@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from statistics import median
 
@@ -33,7 +34,11 @@ def steps(settings: dict) -> int:
 
 
 class Costs:
-    """CPU (or GPU) seconds of runs, learned from ``records``: linear in pixels (Eq. 3.15) and in steps."""
+    """CPU (or GPU) seconds of runs, learned from ``records``: linear in steps, and in pixels a power of its own.
+
+    The power is that between the two sizes nearest to the one that is asked for, from 0 (a method whose steps look
+    at windows of one size) to 1, which Eq. 3.15 says; 1 where runs of one size are all there is.
+    """
 
     def __init__(self, records: Iterable[Record], device: str = "cpu"):
         self._exact: dict[str, list[tuple[int, float]]] = {}
@@ -42,27 +47,32 @@ class Costs:
             spent = record.cpu_seconds if device == "cpu" and record.cpu_seconds else record.seconds
             if record.done and record.watch != "training" and record.device.startswith(device) and spent:
                 size = pixels(record.picture)
-                rate = size, spent / (size * steps(record.settings))
+                rate = size, spent / steps(record.settings)
                 self._exact.setdefault(kind(record.settings), []).append(rate)
                 self._method.setdefault(record.method, []).append(rate)
 
     def seconds(self, method: Method, size: int) -> float | None:
-        """Expected seconds of ``method`` on ``size`` pixels; None where nothing like it was ever run.
-
-        Taken from the runs nearest in size, since small pictures cost more a pixel.
-        """
+        """Expected seconds of ``method`` on ``size`` pixels; None where nothing like it was ever run."""
         settings = json.loads(method.identity())
         known = self._exact.get(kind(settings)) or self._method.get(method.name)
         if not known:
             return None
-        nearest = min(abs(other - size) for other, _ in known)
-        rate = median(rate for other, rate in known if abs(other - size) == nearest)
-        return rate * size * steps(settings)
+        by_size = {other: median(rate for at, rate in known if at == other) for other, _ in known}
+        near = sorted(by_size, key=lambda other: abs(math.log(other / size)))[:2]
+        return by_size[near[0]] * (size / near[0]) ** _power(by_size, near) * steps(settings)
 
     def of_tasks(self, tasks) -> tuple[float, int]:
         """Expected seconds of all tasks, and how many of them nothing is known about."""
         costs = [self.seconds(task.run.configured(), pixels(task.run.picture)) for task in tasks]
         return sum(cost for cost in costs if cost is not None), sum(cost is None for cost in costs)
+
+
+def _power(seconds: dict[int, float], sizes: list[int]) -> float:
+    """How the seconds grow with the pixels between two sizes; 1 of sizes so near that the answer would be chance."""
+    if len(sizes) < 2 or max(sizes) < 2 * min(sizes):
+        return 1.0
+    first, second = sizes
+    return min(1.0, max(0.0, math.log(seconds[second] / seconds[first]) / math.log(second / first)))
 
 
 def estimate_seconds(method: Method, size: int, records: Iterable[Record], device: str = "cpu") -> float | None:

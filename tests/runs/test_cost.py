@@ -1,5 +1,7 @@
 """What a run would cost, from records of its like."""
 
+import math
+
 import pytest
 
 from b2g.face import choose_method
@@ -16,11 +18,26 @@ def record(crop, steps, seconds, **outcome):
     return Record.of(run, **{"cpu_seconds": seconds, "seconds": seconds, "device": "cpu"} | outcome)
 
 
-def test_linear_in_steps_and_pixels_from_the_nearest_size():
+def test_linear_in_steps_and_a_power_of_the_pixels_between_the_nearest_sizes():
     records = [record(64, 100, 4.0), record(128, 100, 10.0), record(128, 200, 22.0)]
-    rate = (10 / 100 + 22 / 200) / 2 / 128**2  # the median of two is their mean
-    assert estimate_seconds(FAST, 256**2, records) == pytest.approx(rate * 256**2 * FAST.steps)
+    step = (10 / 100 + 22 / 200) / 2  # the median of two is their mean
+    power = math.log(step / 0.04) / math.log(4)
+    assert estimate_seconds(FAST, 128**2, records) == pytest.approx(step * FAST.steps)
+    assert estimate_seconds(FAST, 256**2, records) == pytest.approx(step * 4**power * FAST.steps) and 0.6 < power < 0.8
+    assert estimate_seconds(FAST, 96**2, records) == pytest.approx(0.04 * 2.25**power * FAST.steps)
     assert estimate_seconds(FAST.changed(omega=0.1), 64**2, records) == pytest.approx(4.0 / 100 * FAST.steps)
+
+
+@pytest.mark.parametrize("large, power", [(2.0, 0.0), (64.0, 1.0), (8.0, 0.5)])
+def test_the_power_lies_between_that_of_windows_and_that_of_whole_pictures(large, power):
+    records = [record(64, 100, 4.0), record(128, 100, large)]
+    assert estimate_seconds(FAST, 512**2, records) == pytest.approx(large / 100 * 16**power * FAST.steps)
+
+
+def test_one_size_or_two_that_hardly_differ_tell_no_power():
+    for records in ([record(64, 100, 4.0)], [record(64, 100, 4.0), record(80, 100, 40.0)]):
+        nearest = 0.04 / 64**2 if len(records) == 1 else 0.4 / 80**2
+        assert estimate_seconds(FAST, 256**2, records) == pytest.approx(nearest * 256**2 * FAST.steps)
 
 
 def test_what_was_never_run_has_no_price():
