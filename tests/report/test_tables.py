@@ -67,13 +67,14 @@ def test_a_complete_cell_is_the_mean_over_pictures_and_its_difference():
 
 
 def test_a_part_of_a_set_has_no_difference_and_says_what_the_rest_costs():
-    records = [run(name, GIVEN) for name in SET9[:3]]
+    rate = 50.0 / (512 * 512)
+    cost = {name: rate * float(np.prod(datasets.size(name))) for name in SET9}
+    records = [run(name, GIVEN, cpu_seconds=cost[name]) for name in SET9[:3]]
     found = cell(build(2, records), "Set9, σ = 25", "BM3D")
     assert (found.ours.n, found.total, found.missing, found.difference) == (3, 9, 6, None)
     words = Text(build(2, records)._repr_html_()).words
     assert "part: 30.00" in words and "part: 30.00" not in Text(build(2, RECORDS)._repr_html_()).words
-    rate = 50.0 / (512 * 512)  # the three are of one size; cost is linear in pixels
-    assert found.seconds == pytest.approx(sum(rate * np.prod(datasets.size(name)) for name in SET9[3:]), rel=1e-9)
+    assert found.seconds == pytest.approx(sum(cost[name] for name in SET9[3:]), rel=1e-9)
 
 
 @pytest.mark.parametrize("record", [
@@ -111,9 +112,11 @@ def test_what_goes_beyond_the_paper_has_columns_of_its_own(title, method):
 def test_the_kind_of_noise_is_told_to_those_who_work_from_its_level(monkeypatch):
     """Under Poisson noise: the patch methods, consensus, and b2g where it recorrupts, but not where it masks."""
     masked = dict(steps=3, mask="bernoulli")
-    profiles = {"fast": masked | dict(input="recorrupted", output="linear"), "best": masked}
+    recorrupted = dict(input="recorrupted", output="linear", patches="nl_ridge", hold=0.1, answer="visible")
+    profiles = {"fast": masked | recorrupted, "best": masked}
     for name, settings in profiles.items():
         monkeypatch.setitem(B2G.profiles, name, settings)
+    monkeypatch.setitem(METHODS["consensus"].profiles, "best", dict(network="best"))  # masks hold no pixels back
     columns = {column.title: column for column in build(4, []).columns}
     told = {"consensus", "consensus, best", "LIChI", "NL-Ridge", "fast"}
     for title, column in columns.items():
