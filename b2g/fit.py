@@ -150,6 +150,7 @@ def fit(
     checkpoint: Path | None = None,
     identity: str = "",
     engine: str = "auto",
+    stop: Callable[[int], bool] | None = None,
 ) -> Fit:
     """Minimise ``objective`` by Adam over ``schedule`` and return the running average and the history.
 
@@ -178,7 +179,8 @@ def fit(
     with bar:
         for step in range(start, schedule.steps):
             loss, estimate = take(step, schedule.learning_rate * schedule.factor(step))
-            if (step + 1) % log_every == 0 or step + 1 == schedule.steps:
+            last = step + 1 == schedule.steps or (stop is not None and stop(step + 1))
+            if (step + 1) % log_every == 0 or last:
                 seconds = spent + time.perf_counter() - began
                 shown = mean.value if mean is not None else estimate
                 history.append(_entry(step + 1, loss, shown, clean, seconds, label))
@@ -189,6 +191,8 @@ def fit(
                     bar.set_description_str(f"{label} ({take.engine})", refresh=False)
                 bar.set_postfix({k: f"{v:.4g}" for k, v in history[-1].items() if k in ("loss", "psnr")}, refresh=False)
             bar.update(1)
+            if last:
+                break
             if checkpoint is not None and time.perf_counter() - saved > 60:
                 seconds, saved = spent + time.perf_counter() - began, time.perf_counter()
                 _save(Path(checkpoint), identity, step + 1, seconds, objective, optimiser, mean, history)

@@ -341,3 +341,15 @@ def test_a_watch_is_asked_at_every_entry_and_its_numbers_are_taken_up():
     # What the fit itself says cannot be overwritten.
     assert [entry["loss"] for entry in result.history] == pytest.approx([-2.7, -5.7, -7.2], rel=1e-4)
     assert torch.is_grad_enabled()
+
+
+def test_a_fit_that_is_told_to_stop_ends_there_with_an_entry_of_its_history():
+    told = []
+
+    def stop(done):
+        told.append(done)
+        return done == 7
+
+    result = fit(Slope(), Schedule(20, 0.1), log_every=5, stop=stop)
+    assert [entry["step"] for entry in result.history] == [5, 7] and told == [1, 2, 3, 4, 5, 6, 7]
+    assert len(fit(Slope(), Schedule(20, 0.1), log_every=5).history) == 4

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from b2g.anscombe import estimate_photons, through_gaussian
 from b2g.errors import B2GError
-from b2g.fit import RunningAverage, Schedule, build, fit, mean_of_passes
+from b2g.fit import RunningAverage, Schedule, build, mean_of_passes
+from b2g.fitted import fit_picture
 from b2g.losses import COMBINATIONS, OPERATORS, b2g_loss, uniform_loss
 from b2g.loop import PILOTS, VISIBLE, BlindSpotLoop, MaskLaw
 from b2g.method import Circumstances, Denoised, Method, added_later, check_choice, check_least
@@ -250,13 +251,8 @@ class B2G(Method):
             return self._stabilised(noisy, circumstances)
         loop = self.objective(noisy, circumstances)
         windows = self.side or self.input == "recorrupted"
-        result = fit(
-            loop, self.schedule(), average=Canvas(noisy, self.average) if windows else self.average,
-            clean=circumstances.clean, progress=circumstances.progress,
-            label=self.name, checkpoint=circumstances.checkpoint,
-            identity=circumstances.identity(self, noisy), watch=circumstances.watch,
-            log_every=circumstances.log_every, engine=circumstances.engine,
-        )  # fmt: skip
+        average = Canvas(noisy, self.average) if windows else self.average
+        result = fit_picture(self, loop, self.schedule(), noisy, circumstances, average=average)
         estimate = result.average
         if self.answer != "average":
             one = loop.predict if self.answer == "passes" else loop.see
