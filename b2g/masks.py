@@ -71,6 +71,29 @@ def grid_masks(height: int, width: int, cell: int = 4, *, device=None) -> Tensor
     return torch.stack([(position != k).float()[None] for k in range(cell * cell)])
 
 
+def ring_mean(picture: Tensor) -> Tensor:
+    """The mean of every pixel's eight neighbours, weights 1 (edge) and 1/2 (corner): ``(B, C, H, W)``, same shape.
+
+    The border is mirrored without its last pixel, so that no pixel is its own neighbour.
+    """
+    padded = torch.nn.functional.pad(picture, (1, 1, 1, 1), mode="reflect")
+    beside = padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:]
+    above, below = padded[..., :-2, :], padded[..., 2:, :]
+    edges = beside + above[..., 1:-1] + below[..., 1:-1]
+    corners = above[..., :-2] + above[..., 2:] + below[..., :-2] + below[..., 2:]
+    return (edges + corners / 2) / 6
+
+
+def ring_fill(picture: Tensor, mask: Tensor) -> Tensor:
+    """``picture`` ``(B, C, H, W)`` with the hidden pixels of ``mask`` (1 = kept) replaced by :func:`ring_mean`.
+
+    A mask of one channel, or a stack of masks for one picture, is broadcast. Where no two hidden pixels touch, as
+    in :func:`grid_masks`, the result depends on no hidden pixel. Noise2Self's fill, which Blind2Unblind took over
+    with zeros around the picture; mirrored here, because zeros darken its border.
+    """
+    return torch.where(mask > 0.5, picture, ring_mean(picture))
+
+
 def detail_distance(noisy: Tensor, estimate: Tensor, over: str = "channel") -> Tensor:
     r"""Distance of the noisy picture to the running estimate, :math:`\sqrt{(y_i - x_{m,i})^2}` (Eq. 3.1).
 
