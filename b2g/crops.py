@@ -47,7 +47,7 @@ class _Bank:
 class Crops:
     """Random windows of ``side`` pixels, ``batch`` at a time, of random pictures in a random orientation.
 
-    ``noisy``, ``clean`` and ``other`` are lists of pictures ``(1, C, H, W)`` on one device, alike in number and sizes;
+    ``noisy``, ``clean``, ``other``: lists of pictures ``(1, C, H, W)`` on one device, alike in number and sizes;
     float in [0, 1] or beyond, or bytes (0..255, a quarter of the memory). ``clean`` and ``other`` may be missing.
     ``again(clean, generator)`` makes noisy crops of clean ones, anew in every draw: ``noisy`` is then not looked at,
     and with ``pairs`` a second one is made as well. ``symmetries``: ``"all"`` eight of the square, four ``"flips"``,

@@ -134,7 +134,7 @@ def objective(steps=40, seed=0):
 
 def test_the_engine_fits_a_network_to_crops():
     one = objective()
-    result = fit(one, Schedule(40, 0.2))
+    result = fit(one, Schedule(40, 0.2, "cosine"))
     assert abs(float(one.network.weight.detach()) - 2) < 0.1 and result.history[-1]["loss"] < 0.01
     assert one.shares == [k / 40 for k in range(40)]
     assert one.run(torch.zeros(1, 1, 4, 4)).dtype == torch.float32
