@@ -137,7 +137,7 @@ def _batch_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, track_running_stats=False)
 
 
-def _mirror(tensor: Tensor, height: int, width: int) -> Tensor:
+def mirror(tensor: Tensor, height: int, width: int) -> Tensor:
     """Grow to ``height x width`` by mirroring rightward and downward, as often as the size asks."""
 
     def index(size: int, wanted: int) -> Tensor:
@@ -192,8 +192,8 @@ class EncoderDecoder(nn.Module):
         grown = [max(least, -(-side // step) * step) for side in (height, width)]
         seen = image * mask
         if grown != [height, width]:
-            seen, mask = _mirror(seen, *grown), _mirror(mask, *grown)
-            guide = None if guide is None else _mirror(guide, *grown)
+            seen, mask = mirror(seen, *grown), mirror(mask, *grown)
+            guide = None if guide is None else mirror(guide, *grown)
         if image.is_contiguous(memory_format=torch.channels_last):
             seen = seen.contiguous(memory_format=torch.channels_last)
         return self._run(seen, mask, generator, guide)[..., :height, :width]
