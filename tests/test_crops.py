@@ -117,7 +117,7 @@ def scale_of(values):
     return network
 
 
-def objective(steps=40, seed=0):
+def objective(steps=150, seed=0):
     pictures = [torch.rand(1, 1, 12, 12, generator=drawer(5))]
     shares = []
 
@@ -134,9 +134,9 @@ def objective(steps=40, seed=0):
 
 def test_the_engine_fits_a_network_to_crops():
     one = objective()
-    result = fit(one, Schedule(40, 0.2, "cosine"))
+    result = fit(one, Schedule(150, 0.1, "cosine"))
     assert abs(float(one.network.weight.detach()) - 2) < 0.1 and result.history[-1]["loss"] < 0.01
-    assert one.shares == [k / 40 for k in range(40)]
+    assert one.shares == [k / 150 for k in range(150)]
     assert one.run(torch.zeros(1, 1, 4, 4)).dtype == torch.float32
 
 
