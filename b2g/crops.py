@@ -126,15 +126,16 @@ class CropObjective:
 
     ``loss_of(run, drawn, share)`` is the method's own: ``run(picture)`` is a pass of the network in mixed precision
     with a float32 answer, ``drawn`` a :class:`Drawn`, ``share`` how much of the fit is over, in [0, 1), for weights
-    that grow. ``generator`` is what ``loss_of`` draws from, if it draws. Say ``capturable`` only where ``share`` is
-    not used and nothing waits for the host (:class:`b2g.fit.Objective`).
+    that grow: a tensor ``()`` on the device, counted there, so that a CUDA graph counts it too. ``generator`` is what
+    ``loss_of`` draws from, if it draws. Say ``capturable`` only where ``loss_of`` never waits for a tensor's value
+    (:class:`b2g.fit.Objective`).
     """
 
     def __init__(
         self,
         network: nn.Module,
         crops: Crops,
-        loss_of: Callable[[Callable[[Tensor], Tensor], Drawn, float], Tensor],
+        loss_of: Callable[[Callable[[Tensor], Tensor], Drawn, Tensor], Tensor],
         generator: torch.Generator,
         precision: str,
         *,
@@ -143,6 +144,7 @@ class CropObjective:
     ):
         self.network, self.crops, self.loss_of, self.precision = network, crops, loss_of, precision
         self.steps, self.capturable = steps, capturable
+        self.done = torch.zeros((), dtype=torch.long, device=crops.starts.device)
         self.generators = [crops.generator] + ([generator] if generator is not crops.generator else [])
 
     def run(self, picture: Tensor) -> Tensor:
@@ -153,11 +155,14 @@ class CropObjective:
 
     def loss(self, step: int) -> tuple[Tensor, None]:
         """The loss on the next crops; there is no estimate of a picture to average."""
-        return self.loss_of(self.run, self.crops.draw(), step / self.steps), None
+        loss = self.loss_of(self.run, self.crops.draw(), self.done / self.steps)
+        self.done.add_(1)
+        return loss, None
 
     def state(self) -> dict:
-        return {"generators": [one.get_state() for one in self.generators]}
+        return {"done": self.done.clone(), "generators": [one.get_state() for one in self.generators]}
 
     def load_state(self, state: dict) -> None:
+        self.done.copy_(state["done"])
         for one, saved in zip(self.generators, state["generators"]):
             one.set_state(saved)

@@ -122,7 +122,7 @@ def objective(steps=150, seed=0):
     shares = []
 
     def loss_of(run, drawn, share):
-        shares.append(share)
+        shares.append(float(share))
         jitter = torch.rand((), generator=one.generators[1])
         return (run(drawn.noisy) - 2 * drawn.noisy).square().mean() * (1 + jitter)
 
@@ -136,7 +136,7 @@ def test_the_engine_fits_a_network_to_crops():
     one = objective()
     result = fit(one, Schedule(150, 0.1, "cosine"))
     assert abs(float(one.network.weight.detach()) - 2) < 0.1 and result.history[-1]["loss"] < 0.01
-    assert one.shares == [k / 150 for k in range(150)]
+    assert one.shares == pytest.approx([k / 150 for k in range(150)])
     assert one.run(torch.zeros(1, 1, 4, 4)).dtype == torch.float32
 
 
@@ -146,6 +146,7 @@ def test_a_state_brings_back_all_chance():
     kept = one.state()
     first, second = (float(one.loss(k)[0].detach()) for k in (1, 2))
     one.load_state(kept)
+    assert int(one.done) == 1
     assert [float(one.loss(k)[0].detach()) for k in (1, 2)] == [first, second]
 
 
