@@ -29,13 +29,14 @@ class Schedule:
     """How long and how fast: ``steps`` of Adam at ``learning_rate``.
 
     ``decay``: ``"constant"``; ``"cosine"`` from the rate to 0 over the last ``1 - decay_from`` of the steps;
-    ``"halve"`` multiplies by 0.5 once, at ``decay_from``.
+    ``"halve"`` multiplies by 0.5 at ``decay_from`` and, with more ``halvings``, at as many multiples of it.
     """
 
     steps: int
     learning_rate: float
     decay: str = "constant"
     decay_from: float = 0.0
+    halvings: int = 1
 
     def __post_init__(self):
         if self.steps < 1:
@@ -46,6 +47,8 @@ class Schedule:
             raise B2GError(f"decay must be one of {', '.join(SCHEDULES)}, not {self.decay!r}.")
         if not 0.0 <= self.decay_from <= 1.0:
             raise B2GError(f"decay_from is a share of the steps and must lie in [0, 1], not {self.decay_from}.")
+        if self.halvings < 1:
+            raise B2GError(f"halvings must be at least 1, not {self.halvings}.")
 
     def factor(self, step: int) -> float:
         """The multiple of ``learning_rate`` used at ``step`` (from 0)."""
@@ -53,7 +56,7 @@ class Schedule:
         if self.decay == "constant" or step < start:
             return 1.0
         if self.decay == "halve":
-            return 0.5
+            return 0.5 ** min(self.halvings, int(step / start) if start else self.halvings)
         return 0.5 * (1 + math.cos(math.pi * (step - start) / max(1.0, self.steps - start)))
 
 

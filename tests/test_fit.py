@@ -84,7 +84,14 @@ def test_schedules_are_their_closed_forms_and_are_used(decay, decay_from, closed
     assert moved.tolist() == pytest.approx([-0.01 * sum(factors)] * 3, rel=1e-5)
 
 
+def test_the_rate_may_be_halved_several_times():
+    schedule = Schedule(100, 0.01, "halve", 0.2, halvings=4)
+    assert [schedule.factor(step) for step in range(100)] == [0.5 ** (step // 20) for step in range(100)]
+    assert Schedule(10, 0.01, "halve", 0.2, halvings=2).factor(9) == 0.25
+
+
 @pytest.mark.parametrize("settings, sentence", [
+    (dict(halvings=0), "halvings must be at least 1, not 0"),
     (dict(steps=0), "steps must be at least 1, not 0"),
     (dict(learning_rate=0.0), "learning_rate must be positive, not 0.0"),
     (dict(learning_rate=float("nan")), "learning_rate must be positive, not nan"),
