@@ -58,6 +58,21 @@ def uniform_pixel_mask(
     return torch.ones_like(numbers).scatter(-1, hidden, 0.0).reshape(shape)
 
 
+def stratified_mask(shape, masked: float, *, generator: torch.Generator, per_channel: bool = True) -> Tensor:
+    """Hide one pixel, anywhere, of every square cell: Noise2Void's stratified sampling; a mask (1 = kept).
+
+    The side of a cell is the whole number nearest to 1 / sqrt(``masked``), 2 at least. Hidden pixels then cannot
+    crowd, as independent draws would let them. Cells that the border cuts may hide none.
+    """
+    batch, channels, height, width = shape
+    cell = max(2, round(_check_fraction("masked", masked) ** -0.5)) if masked > 0 else height + width
+    rows, columns = -(-height // cell), -(-width // cell)
+    drawn = (_uniform((batch, channels, rows, columns), generator, per_channel) * cell**2).long()
+    drawn = drawn.repeat_interleave(cell, -2).repeat_interleave(cell, -1)[..., :height, :width]
+    across, down = (torch.arange(side, device=drawn.device) % cell for side in (width, height))
+    return (drawn != down[:, None] * cell + across).float()
+
+
 def grid_masks(height: int, width: int, cell: int = 4, *, device=None) -> Tensor:
     """The ``cell**2`` fixed masks that hide one pixel of every ``cell x cell`` square, ``(cell**2, 1, H, W)``.
 

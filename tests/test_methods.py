@@ -13,7 +13,9 @@ from b2g.fit import build
 from b2g.loop import BlindSpotLoop
 from b2g.losses import b2g_loss, uniform_loss
 from b2g.method import Circumstances, Denoised, added_later, canonical_json
-from b2g.methods import B2G, BM3D, METHODS, ZSN2N, Consensus, LIChI, NLRidge, Self2Self
+from b2g.methods import (
+    B2G, BM3D, METHODS, ZSN2N, Consensus, LIChI, NLRidge, Noise2Fast, Noise2Same, Noise2Self, Noise2Void, Self2Self,
+)  # fmt: skip
 from b2g.methods.zs_n2n import NoisePredictor, _PairObjective, pair_downsample
 from b2g.posterior import posterior_mean
 from b2g.recorrupt import RecorruptedLoop
@@ -40,6 +42,7 @@ def test_the_registry_knows_each_method_by_its_name():
     assert METHODS == {
         "b2g": B2G, "consensus": Consensus, "self2self": Self2Self, "zs_n2n": ZSN2N, "bm3d": BM3D,
         "nl_ridge": NLRidge, "lichi": LIChI,
+        "noise2self": Noise2Self, "noise2void": Noise2Void, "noise2same": Noise2Same, "noise2fast": Noise2Fast,
     }  # fmt: skip
     for name, method in METHODS.items():
         assert (
@@ -94,7 +97,7 @@ def test_identity_is_canonical_and_never_changes_unnoticed():
 @pytest.mark.parametrize("name", METHODS)
 def test_every_setting_and_the_revision_are_part_of_the_identity(name, monkeypatch):
     method = METHODS[name]() if name != "b2g" else B2G(output="linear")
-    others = OTHER | (dict(network="best", patches="nl_ridge") if name == "consensus" else {})
+    others = OTHER | OTHER_OF.get(name, {})
     found = {method.identity()}
     for field in dataclasses.fields(method):
         value = getattr(method, field.name)
@@ -137,6 +140,12 @@ OTHER = dict(
     dropout="all", output="sigmoid", answer="passes", normaliser="self2self", standout_below="drop",
     noise="poisson", input="recorrupted", patches="lichi", posterior="local", colour="opponent",
 )  # fmt: skip
+
+OTHER_OF = {  # where a setting's name has other values than in OTHER
+    "consensus": dict(network="best", patches="nl_ridge"),
+    "noise2self": dict(answer="blind"),
+    "noise2void": dict(error="squared"),
+}
 
 
 def test_equal_settings_have_one_identity_however_they_were_given():

@@ -5,9 +5,40 @@ from b2g.methods.bm3d import BM3D
 from b2g.methods.consensus import Consensus
 from b2g.methods.lichi import LIChI
 from b2g.methods.nl_ridge import NLRidge
+from b2g.methods.noise2fast import Noise2Fast
+from b2g.methods.noise2same import Noise2Same
+from b2g.methods.noise2self import Noise2Self
+from b2g.methods.noise2void import Noise2Void
 from b2g.methods.self2self import Self2Self
 from b2g.methods.zs_n2n import ZSN2N
 
-METHODS = {method.name: method for method in (B2G, Consensus, Self2Self, ZSN2N, BM3D, NLRidge, LIChI)}
+_ALL = (
+    B2G,
+    Consensus,
+    Self2Self,
+    ZSN2N,
+    BM3D,
+    NLRidge,
+    LIChI,
+    Noise2Self,
+    Noise2Void,
+    Noise2Same,
+    Noise2Fast,
+)
 
-__all__ = ["B2G", "BM3D", "Consensus", "LIChI", "METHODS", "NLRidge", "Self2Self", "ZSN2N"]
+METHODS = {method.name: method for method in _ALL}
+
+__all__ = [
+    "B2G",
+    "BM3D",
+    "Consensus",
+    "LIChI",
+    "METHODS",
+    "NLRidge",
+    "Noise2Fast",
+    "Noise2Same",
+    "Noise2Self",
+    "Noise2Void",
+    "Self2Self",
+    "ZSN2N",
+]
