@@ -16,6 +16,7 @@ from b2g.method import Circumstances, Denoised, added_later, canonical_json
 from b2g.methods import (
     B2G, BM3D, METHODS, ZSN2N, Consensus, LIChI, NLRidge, Noise2Fast, Noise2Same, Noise2Self, Noise2Void, Self2Self,
 )  # fmt: skip
+from b2g.methods.mpi import MPI, MPIScratch
 from b2g.methods.zs_n2n import NoisePredictor, _PairObjective, pair_downsample
 from b2g.posterior import posterior_mean
 from b2g.recorrupt import RecorruptedLoop
@@ -43,6 +44,7 @@ def test_the_registry_knows_each_method_by_its_name():
         "b2g": B2G, "consensus": Consensus, "self2self": Self2Self, "zs_n2n": ZSN2N, "bm3d": BM3D,
         "nl_ridge": NLRidge, "lichi": LIChI,
         "noise2self": Noise2Self, "noise2void": Noise2Void, "noise2same": Noise2Same, "noise2fast": Noise2Fast,
+        "mpi": MPI, "mpi_scratch": MPIScratch,
     }  # fmt: skip
     for name, method in METHODS.items():
         assert (
@@ -145,6 +147,7 @@ OTHER_OF = {  # where a setting's name has other values than in OTHER
     "consensus": dict(network="best", patches="nl_ridge"),
     "noise2self": dict(answer="blind"),
     "noise2void": dict(error="squared"),
+    "mpi": dict(statistics="stored"),
 }
 
 

@@ -4,6 +4,7 @@ from b2g.methods.b2g import B2G
 from b2g.methods.bm3d import BM3D
 from b2g.methods.consensus import Consensus
 from b2g.methods.lichi import LIChI
+from b2g.methods.mpi import MPI, MPIScratch
 from b2g.methods.nl_ridge import NLRidge
 from b2g.methods.noise2fast import Noise2Fast
 from b2g.methods.noise2same import Noise2Same
@@ -24,6 +25,8 @@ _ALL = (
     Noise2Void,
     Noise2Same,
     Noise2Fast,
+    MPI,
+    MPIScratch,
 )
 
 METHODS = {method.name: method for method in _ALL}
@@ -34,6 +37,8 @@ __all__ = [
     "Consensus",
     "LIChI",
     "METHODS",
+    "MPI",
+    "MPIScratch",
     "NLRidge",
     "Noise2Fast",
     "Noise2Same",

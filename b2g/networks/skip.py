@@ -3,8 +3,8 @@
 Ulyanov, Vedaldi and Lempitsky, IJCV 128, 2020, doi 10.1007/s11263-020-01303-4; Ma et al., NeurIPS 2024, doi
 10.48550/arXiv.2401.14966. Every convolution but the last is followed by batch normalisation and LeakyReLU(0.2), 3x3
 ones mirror the border, the way down is by strides, and a 1x1 convolution at every level carries what the picture has
-there past the levels below. The normalisation has the statistics of the pass at hand, in MPI too, whose published
-running means are therefore not used.
+there past the levels below. Both methods normalise by the statistics of the pass at hand; MPI's published file holds
+those of its training, too, which an untouched network needs.
 """
 
 from __future__ import annotations
@@ -25,28 +25,44 @@ class SkipShape:
     """The shape of a :class:`Skip`; the defaults are Deep Image Prior's.
 
     ``scales`` halvings, ``width`` channels at each, ``skip`` channels past it, and the way ``up`` again:
-    ``"bilinear"`` or ``"nearest"``.
+    ``"bilinear"`` or ``"nearest"``. ``statistics`` of the normalisation: of the pass at hand (``"batch"``), or those that
+    came with the weights (``"stored"``).
     """
 
     width: int = 128
     skip: int = 4
     scales: int = 5
     up: str = "bilinear"
+    statistics: str = "batch"
 
     def __post_init__(self):
         for name in ("width", "skip", "scales"):
             check_least(name, getattr(self, name), 1)
         check_choice("up", self.up, ("bilinear", "nearest"))
+        check_choice("statistics", self.statistics, ("batch", "stored"))
+
+
+class _StoredNorm(nn.BatchNorm2d):
+    """Batch normalisation by the statistics that came with the weights, while its scale and shift are fitted."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.batch_norm(
+            features, self.running_mean, self.running_var, self.weight, self.bias, False, self.momentum, self.eps
+        )
+
+
+def _batch_norm(channels: int, statistics: str) -> nn.BatchNorm2d:
+    return _StoredNorm(channels) if statistics == "stored" else nn.BatchNorm2d(channels, track_running_stats=False)
 
 
 class _Layer(nn.Module):
     """Convolution with a mirrored border, batch normalisation, LeakyReLU(0.2)."""
 
-    def __init__(self, channels_in: int, channels_out: int, side: int, stride: int = 1):
+    def __init__(self, channels_in: int, channels_out: int, side: int, statistics: str, stride: int = 1):
         super().__init__()
         border = {"padding": side // 2, "padding_mode": "reflect"} if side > 1 else {}
         self.convolution = nn.Conv2d(channels_in, channels_out, side, stride, **border)
-        self.norm = _batch_norm(channels_out)
+        self.norm = _batch_norm(channels_out, statistics)
 
     def forward(self, features: Tensor) -> Tensor:
         return F.leaky_relu(self.norm(self.convolution(features)), 0.2)
@@ -57,12 +73,12 @@ class _Level(nn.Module):
 
     def __init__(self, channels: int, shape: SkipShape):
         super().__init__()
-        width = shape.width
+        width, joined, how = shape.width, shape.skip + shape.width, shape.statistics
         self.up = shape.up
-        self.skip = _Layer(channels, shape.skip, 1)
-        self.down, self.deep = _Layer(channels, width, 3, stride=2), _Layer(width, width, 3)
-        self.join = _batch_norm(shape.skip + width)
-        self.merge, self.last = _Layer(shape.skip + width, width, 3), _Layer(width, width, 1)
+        self.skip = _Layer(channels, shape.skip, 1, how)
+        self.down, self.deep = _Layer(channels, width, 3, how, stride=2), _Layer(width, width, 3, how)
+        self.join = _batch_norm(joined, how)
+        self.merge, self.last = _Layer(joined, width, 3, how), _Layer(width, width, 1, how)
 
     def lower(self, features: Tensor) -> Tensor:
         return self.deep(self.down(features))
@@ -72,10 +88,6 @@ class _Level(nn.Module):
         below = F.interpolate(below, scale_factor=2, mode=self.up, **smooth)
         skipped = self.skip(features)
         return self.last(self.merge(self.join(torch.cat((skipped, below.to(skipped.dtype)), 1))))
-
-
-def _batch_norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, track_running_stats=False)
 
 
 class Skip(nn.Module):
@@ -115,21 +127,23 @@ _PLACES = {
 
 
 def published_names(scales: int = 5) -> dict[str, str]:
-    """The name of every weight of a :class:`Skip` in MPI's published files, by its own name."""
+    """The name of every part of a :class:`Skip` in MPI's published files, by its own name."""
     parts = {
         f"levels.{level}.{own}": "net." + "1.1.7." * level + theirs
         for level in range(scales) for own, theirs in _PLACES.items()
     }  # fmt: skip
-    parts["head"] = "net.9.1"
-    return {f"{own}.{kind}": f"{theirs}.{kind}" for own, theirs in parts.items() for kind in ("weight", "bias")}
+    return {**parts, "head": "net.9.1"}
 
 
 def load_published(network: Skip, path) -> None:
-    """Give ``network`` the weights of a file of MPI's layout; its statistics of normalisation are left out."""
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    """Give ``network`` the weights of a file of MPI's layout, and its stored statistics if the network takes any."""
+    names = published_names(network.shape.scales)
     try:
-        content = content["params"]
-        taken = {own: content[theirs] for own, theirs in published_names(network.shape.scales).items()}
+        content = torch.load(path, map_location="cpu", weights_only=True)["params"]
+        taken = {}
+        for own in network.state_dict():
+            part, kind = own.rsplit(".", 1)
+            taken[own] = content[f"{names[part]}.{kind}"]
         network.load_state_dict(taken)
-    except (KeyError, RuntimeError, TypeError) as error:
+    except Exception as error:
         raise B2GError(f"{path} does not hold the weights of this network; give MPI's published file.") from error
