@@ -8,6 +8,7 @@ doi 10.48550/arXiv.1904.03485.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -35,3 +36,25 @@ def shuffle_up(parts: Tensor, stride: int, height: int, width: int) -> Tensor:
         raise B2GError(f"parts of stride {stride} come {stride**2} to a picture; {len(parts)} do not.")
     grouped = parts.unflatten(0, (-1, stride**2)).transpose(1, 2).flatten(1, 2)
     return F.pixel_shuffle(grouped, stride)[..., :height, :width]
+
+
+def to_mosaic(picture: Tensor, stride: int) -> Tensor:
+    """``(B, C, H, W)`` to ``(B, C, stride h, stride w)``: the parts of :func:`shuffle_down` as the tiles of one picture.
+
+    Every second tile is mirrored, so that tiles meet in pixels that are alike, and a network sees no false edge.
+    """
+    parts = shuffle_down(picture, stride).unflatten(0, (-1, stride, stride))
+    tiles = [[_mirrored(parts[:, i, j], i, j) for j in range(stride)] for i in range(stride)]
+    return torch.cat([torch.cat(row, -1) for row in tiles], -2)
+
+
+def from_mosaic(mosaic: Tensor, stride: int, height: int, width: int) -> Tensor:
+    """The inverse of :func:`to_mosaic`: ``(B, C, height, width)``."""
+    tiles = [row.chunk(stride, -1) for row in mosaic.chunk(stride, -2)]
+    parts = torch.stack([_mirrored(tiles[i][j], i, j) for i in range(stride) for j in range(stride)], 1)
+    return shuffle_up(parts.flatten(0, 1), stride, height, width)
+
+
+def _mirrored(tile: Tensor, row: int, column: int) -> Tensor:
+    """The tile of this place, mirrored along each axis on which its number is odd; its own inverse."""
+    return tile.flip([axis for axis, number in ((-2, row), (-1, column)) if number % 2])

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from b2g.errors import B2GError
-from b2g.shuffle import shuffle_down, shuffle_up
+from b2g.shuffle import from_mosaic, shuffle_down, shuffle_up, to_mosaic
 
 SIZES = [(16, 16), (17, 16), (16, 19), (23, 31)]
 
@@ -47,6 +47,26 @@ def test_correlated_noise_is_nearly_independent_in_the_parts(generator):
 
     error = 4.5 / 255  # 4.5 standard deviations of a correlation of some 65 000 pairs
     assert abs(correlation(noise) - 0.5) < error and abs(correlation(shuffle_down(noise, 2))) < error
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_mosaic_holds_the_parts_as_tiles_and_goes_back(size, stride, generator):
+    picture = torch.rand(2, 3, *size, generator=generator)
+    mosaic, parts = to_mosaic(picture, stride), shuffle_down(picture, stride)
+    height, width = parts.shape[-2:]
+    for b, i, j in np.ndindex(2, stride, stride):
+        tile = mosaic[b, :, i * height : (i + 1) * height, j * width : (j + 1) * width].numpy()
+        tile = tile[:, :: -1 if i % 2 else 1, :: -1 if j % 2 else 1]
+        np.testing.assert_array_equal(tile, parts[b * stride**2 + i * stride + j].numpy())
+    assert torch.equal(from_mosaic(mosaic, stride, *size), picture)
+
+
+def test_tiles_meet_in_pixels_that_are_alike():
+    """Of a ramp, whose steps are 1 a pixel, a mosaic has no larger step across a seam than within a tile."""
+    ramp = torch.arange(24.0).expand(1, 1, 24, 24)
+    steps = to_mosaic(ramp, 3).diff(dim=-1).abs()
+    assert steps.max() == 3 and set(steps[0, 0, 0, [7, 15]].tolist()) == {1.0}
 
 
 @pytest.mark.parametrize("stride", [0, -1, 17])

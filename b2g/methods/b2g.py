@@ -30,6 +30,7 @@ from b2g.noise import given_or_estimated
 from b2g.posterior import POSTERIORS, posterior_mean
 from b2g.recorrupt import RecorruptedLoop
 from b2g.seeds import seed_for, torch_generator
+from b2g.shuffle import from_mosaic, to_mosaic
 from b2g.window import Canvas
 
 CHOICES = {
@@ -77,6 +78,10 @@ class B2G(Method):
     a step looks at (0: the whole picture; answers are then averaged per pixel, :class:`b2g.window.Canvas`),
     ``weights`` the decay of averaged weights, ``posterior`` lets the noisy pixel back into a blind estimate
     (:mod:`b2g.posterior`), ``pilot="patches"`` takes x_m from ``patches``.
+
+    Real noise, which neighbouring pixels share: the paper's "dilated convolution" is drawn in a supplement that is not
+    public. Read here as ``dilation`` of the windows at full resolution (:class:`b2g.network.Architecture`). ``shuffle``,
+    not in the paper, fits the mosaic of every ``shuffle``-th pixel in the picture's place (:mod:`b2g.shuffle`).
     """
 
     name: ClassVar[str] = "b2g"
@@ -144,13 +149,15 @@ class B2G(Method):
     weights: float = added_later(0.0)
     posterior: str = added_later("none")
     depth: int = added_later(5)
+    dilation: int = added_later(1)
+    shuffle: int = added_later(1)
 
     def __post_init__(self):
         super().__post_init__()
         self.schedule(), self.architecture(), self.law(), RunningAverage(self.average)  # each refuses what cannot be
         for name, allowed in CHOICES.items():
             check_choice(name, getattr(self, name), allowed)
-        for name, least in (("passes", 1), ("draws", 0), ("side", 0)):
+        for name, least in (("passes", 1), ("draws", 0), ("side", 0), ("shuffle", 1)):
             check_least(name, getattr(self, name), least)
         self._check_input()
 
@@ -206,6 +213,8 @@ class B2G(Method):
 
     def objective(self, noisy: Tensor, circumstances: Circumstances) -> BlindSpotLoop | RecorruptedLoop:
         """The network and its loop, ready to be fitted to ``noisy`` ``(1, C, H, W)`` on its device."""
+        if self.shuffle > 1:
+            return replace(self, shuffle=1).objective(to_mosaic(noisy, self.shuffle), circumstances)
         generator = torch_generator(seed_for("masks", circumstances.seed), noisy.device)
         if self.input == "recorrupted":
             return self._recorrupted(noisy, circumstances, generator)
@@ -247,6 +256,8 @@ class B2G(Method):
 
     def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
         """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1] (values outside are welcome: noise is not clipped)."""
+        if self.shuffle > 1:
+            return self._shuffled(noisy, circumstances)
         if self.noise == "poisson":
             return self._stabilised(noisy, circumstances)
         loop = self.objective(noisy, circumstances)
@@ -261,6 +272,14 @@ class B2G(Method):
         if self.posterior != "none":
             estimate = posterior_mean(estimate, noisy, self._sigma(noisy), self.posterior)
         return Denoised(estimate, result.history)
+
+    def _shuffled(self, noisy: Tensor, circumstances: Circumstances) -> Denoised:
+        """The mosaic of the picture's parts is denoised, and put together again."""
+        if circumstances.watch is not None:
+            raise B2GError("watch compares with the clean picture, not with its mosaic; leave out shuffle.")
+        clean = None if circumstances.clean is None else to_mosaic(circumstances.clean, self.shuffle)
+        answer = replace(self, shuffle=1)(to_mosaic(noisy, self.shuffle), replace(circumstances, clean=clean))
+        return replace(answer, estimate=from_mosaic(answer.estimate, self.shuffle, *noisy.shape[-2:]))
 
     def _stabilised(self, noisy: Tensor, circumstances: Circumstances) -> Denoised:
         """Poisson noise: the number of photons is estimated, the Anscombe transform makes the noise Gaussian.
