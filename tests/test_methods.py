@@ -17,6 +17,7 @@ from b2g.methods import (
     B2G, BM3D, METHODS, ZSN2N, Consensus, LIChI, NLRidge, Noise2Fast, Noise2Same, Noise2Self, Noise2Void, Self2Self,
 )  # fmt: skip
 from b2g.methods.mpi import MPI, MPIScratch
+from b2g.methods.dip import DIP
 from b2g.methods.zs_n2n import NoisePredictor, _PairObjective, pair_downsample
 from b2g.posterior import posterior_mean
 from b2g.recorrupt import RecorruptedLoop
@@ -46,6 +47,7 @@ def test_the_registry_knows_each_method_by_its_name():
         "nl_ridge": NLRidge, "lichi": LIChI,
         "noise2self": Noise2Self, "noise2void": Noise2Void, "noise2same": Noise2Same, "noise2fast": Noise2Fast,
         "mpi": MPI, "mpi_scratch": MPIScratch,
+        "dip": DIP,
     }  # fmt: skip
     for name, method in METHODS.items():
         assert (
@@ -149,6 +151,7 @@ OTHER_OF = {  # where a setting's name has other values than in OTHER
     "noise2self": dict(answer="blind"),
     "noise2void": dict(error="squared"),
     "mpi": dict(statistics="stored"),
+    "dip": dict(loss="sure", stopping="fixed"),
 }
 
 
