@@ -18,6 +18,9 @@ from b2g.methods import (
 )  # fmt: skip
 from b2g.methods.mpi import MPI, MPIScratch
 from b2g.methods.dip import DIP
+from b2g.methods.mash import MASH
+from b2g.methods.nlr import NLR
+from b2g.methods.pixel2pixel import Pixel2Pixel
 from b2g.methods.zs_n2n import NoisePredictor, _PairObjective, pair_downsample
 from b2g.posterior import posterior_mean
 from b2g.recorrupt import RecorruptedLoop
@@ -48,6 +51,8 @@ def test_the_registry_knows_each_method_by_its_name():
         "noise2self": Noise2Self, "noise2void": Noise2Void, "noise2same": Noise2Same, "noise2fast": Noise2Fast,
         "mpi": MPI, "mpi_scratch": MPIScratch,
         "dip": DIP,
+        "mash": MASH, "pixel2pixel": Pixel2Pixel, "nlr": NLR,
+        "noisy_as_clean": NoisyAsClean, "noisier2noise": Noisier2Noise, "iddp": IDDP,
     }  # fmt: skip
     for name, method in METHODS.items():
         assert (
@@ -152,6 +157,7 @@ OTHER_OF = {  # where a setting's name has other values than in OTHER
     "noise2void": dict(error="squared"),
     "mpi": dict(statistics="stored"),
     "dip": dict(loss="sure", stopping="fixed"),
+    "mash": dict(error="squared", flatness="tile"),
 }
 
 

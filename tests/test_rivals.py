@@ -111,7 +111,7 @@ def test_a_shuffle_permutes_flat_tiles_and_nothing_else(generator):
     assert torch.equal(found[..., ~moved], picture[..., ~moved])
 
 
-@pytest.mark.parametrize("error", ["absolute", "square"])
+@pytest.mark.parametrize("error", ["absolute", "squared"])
 def test_the_loss_of_mash_counts_hidden_entries_over_all(error):
     given = batch(noisy(32, 32))
     fit = masked_fit(SHORT["mash"].changed(error=error), given)
@@ -334,7 +334,7 @@ def test_a_killed_fit_goes_on_to_the_same_bytes(name, tmp_path, monkeypatch):
     (MASH, dict(masked_high=1), "masked_high is a share"),
     (MASH, dict(gaps=(2, 1)), "gaps are two noise levels on 0..255, the smaller one first"),
     (MASH, dict(flat=-1), "flat is a share of the largest spread"),
-    (MASH, dict(error="huber"), "error must be one of absolute, square"),
+    (MASH, dict(error="huber"), "error must be one of absolute, squared"),
     (MASH, dict(flatness="global"), "flatness must be one of local, tile"),
     (MASH, dict(tile=1), "tile must be at least 2, not 1"),
     (MASH, dict(shuffle_from=-1), "shuffle_from must be at least 0"),

@@ -139,7 +139,7 @@ class MASH(Method):
     noise levels on 0..255; ``gaps`` are its two thresholds, ``masked_low``, ``masked_medium`` and
     ``masked_high`` the shares they choose from. Beyond the second one, ``tile`` x ``tile`` squares whose
     spread is below ``flat`` are shuffled in the target after ``shuffle_from`` steps. ``error`` is
-    ``"absolute"`` or ``"square"``; ``flatness``: see :func:`tile_spread`. Each step sees a window of
+    ``"absolute"`` or ``"squared"``; ``flatness``: see :func:`tile_spread`. Each step sees a window of
     ``side`` pixels (0: the picture). ``short`` is no one's published setting: fewer steps, on windows, at a
     higher rate.
     """
@@ -150,7 +150,7 @@ class MASH(Method):
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "official": {},
-        "paper": dict(masked_low=0.2, masked_high=0.8, gaps=(1.5, 2.5), error="square", flatness="tile"),
+        "paper": dict(masked_low=0.2, masked_high=0.8, gaps=(1.5, 2.5), error="squared", flatness="tile"),
         "short": dict(steps=400, learning_rate=1e-3, side=64),
         # So short a training tells no gap worth heeding, hence the thresholds.
         "smoke": dict(steps=150, learning_rate=1e-2, width=8, head=(8, 8), gaps=(10.0, 20.0)),
@@ -184,7 +184,7 @@ class MASH(Method):
             raise B2GError(f"gaps are two noise levels on 0..255, the smaller one first, not {self.gaps}.")
         if not self.flat >= 0:
             raise B2GError(f"flat is a share of the largest spread and must be at least 0, not {self.flat}.")
-        check_choice("error", self.error, ("absolute", "square"))
+        check_choice("error", self.error, ("absolute", "squared"))
         check_choice("flatness", self.flatness, ("local", "tile"))
         for name, least in (("shuffle_from", 0), ("tile", 2), ("passes", 1)):
             check_least(name, getattr(self, name), least)
