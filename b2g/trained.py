@@ -26,7 +26,7 @@ class Trained(Method):
     so ``revision`` rises when they are replaced.
 
     A subclass gives ``network(channels)``, ``training_loss(run, drawn, share, generator)`` (the loss of
-    :class:`b2g.crops.CropObjective`, with a generator to draw from), perhaps ``estimate(run, noisy, generator)``, and its
+    :class:`b2g.crops.CropObjective`, with a generator to draw from), perhaps ``answer(run, noisy, generator)``, and its
     ``recipes`` by name; its profiles say which recipe's weights they mean. ``pairs``: training needs a second noisy
     picture. ``supervised``: it needs the clean one. ``capturable``: see :class:`b2g.crops.CropObjective`.
     """
@@ -64,7 +64,7 @@ class Trained(Method):
         """The loss of one draw of crops."""
         raise NotImplementedError
 
-    def estimate(self, run: Callable[[Tensor], Tensor], noisy: Tensor, generator: torch.Generator) -> Tensor:
+    def answer(self, run: Callable[[Tensor], Tensor], noisy: Tensor, generator: torch.Generator) -> Tensor:
         """The estimate of ``noisy`` ``(1, C, H, W)`` by passes of the network: here, one."""
         return run(noisy)
 
@@ -86,4 +86,4 @@ class Trained(Method):
 
         generator = torch.Generator(noisy.device).manual_seed(circumstances.seed)
         with torch.no_grad():
-            return Denoised(self.estimate(run, noisy, generator).clamp(0, 1))
+            return Denoised(self.answer(run, noisy, generator).clamp(0, 1))

@@ -40,7 +40,7 @@ from b2g.trained import Trained
 from b2g.training import Recipe
 
 Run = Callable[[Tensor], Tensor]
-ANSWERS = ("mid", "visible", "blind")
+OUTPUTS = ("mid", "visible", "blind")
 CELL = 4
 
 
@@ -83,15 +83,15 @@ def step_loss(method, run: Run, noisy: Tensor, share: Tensor) -> Tensor:
 
 
 def combined_answer(method, run: Run, noisy: Tensor) -> Tensor:
-    """The ``answer`` that the method is set to, for a whole picture ``(1, C, H, W)``."""
-    if method.answer == "visible":
+    """The ``output`` that the method is set to, for a whole picture ``(1, C, H, W)``."""
+    if method.output == "visible":
         return run(noisy)
     blind = blind_answer_in_turn(run, noisy)
-    return blind if method.answer == "blind" else (blind + method.last_beta * run(noisy)) / (1 + method.last_beta)
+    return blind if method.output == "blind" else (blind + method.last_beta * run(noisy)) / (1 + method.last_beta)
 
 
 def _check(method) -> None:
-    check_choice("answer", method.answer, ANSWERS)
+    check_choice("output", method.output, OUTPUTS)
     check_least("width", method.width, 1)
     if not 0 <= method.beta <= method.last_beta:
         raise B2GError(f"beta grows, from at least 0, to last_beta, not from {method.beta} to {method.last_beta}.")
@@ -103,7 +103,7 @@ def _check(method) -> None:
 class Blind2Unblind(Method):
     """Blind2Unblind on the one picture: crops of it, flipped and turned, its noise never drawn again.
 
-    ``answer``: ``"mid"`` is (h + beta f(y)) / (1 + beta) with the last beta, ``"visible"`` f(y), one pass,
+    ``output``: ``"mid"`` is (h + beta f(y)) / (1 + beta) with the last beta, ``"visible"`` f(y), one pass,
     ``"blind"`` h, sixteen passes. ``beta`` grows to ``last_beta`` from the share ``start`` of the steps on.
     ``official`` takes the published training's rate, batch and crop; how long is not published for one picture and
     ours. ``short`` is our budget for a CPU: a narrower network, one small crop a step, a tenfold rate.
@@ -128,7 +128,7 @@ class Blind2Unblind(Method):
     beta: float = 2.0
     last_beta: float = 20.0
     start: float = 0.8
-    answer: str = "mid"
+    output: str = "mid"
     width: int = 24
 
     def __post_init__(self):
@@ -164,7 +164,7 @@ class Blind2Unblind(Method):
 
 @dataclass(frozen=True)
 class Blind2UnblindMany(Trained):
-    """Blind2Unblind trained on many noisy pictures; ``answer``, ``beta`` and the rest as in the one-image form.
+    """Blind2Unblind trained on many noisy pictures; ``output``, ``beta`` and the rest as in the one-image form.
 
     ``official`` means weights of the published length (100 epochs of 44 328 pictures at batches of 4), ``short`` those
     of our recipe for a CPU.
@@ -184,7 +184,7 @@ class Blind2UnblindMany(Trained):
     beta: float = 2.0
     last_beta: float = 20.0
     start: float = 0.8
-    answer: str = "mid"
+    output: str = "mid"
     width: int = 48
 
     def __post_init__(self):
@@ -199,6 +199,6 @@ class Blind2UnblindMany(Trained):
         """The re-visible loss of the noisy crops."""
         return step_loss(self, run, drawn.noisy, share)
 
-    def estimate(self, run: Run, noisy: Tensor, generator: torch.Generator) -> Tensor:
-        """The picture that ``answer`` names."""
+    def answer(self, run: Run, noisy: Tensor, generator: torch.Generator) -> Tensor:
+        """The picture that ``output`` names."""
         return combined_answer(self, run, noisy)
