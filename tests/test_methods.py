@@ -16,11 +16,19 @@ from b2g.method import Circumstances, Denoised, added_later, canonical_json
 from b2g.methods import (
     B2G, BM3D, METHODS, ZSN2N, Consensus, LIChI, NLRidge, Noise2Fast, Noise2Same, Noise2Self, Noise2Void, Self2Self,
 )  # fmt: skip
+from b2g.methods.ap_bsn import APBSN, APBSNMany
+from b2g.methods.hqssl import HQSSL
 from b2g.methods.mpi import MPI, MPIScratch
 from b2g.methods.dip import DIP
+from b2g.methods.blind2unblind import Blind2Unblind, Blind2UnblindMany
+from b2g.methods.neighbor2neighbor import Neighbor2Neighbor, Neighbor2NeighborMany
+from b2g.methods.noise2noise import Noise2Noise
 from b2g.methods.mash import MASH
 from b2g.methods.nlr import NLR
 from b2g.methods.pixel2pixel import Pixel2Pixel
+from b2g.methods.iddp import IDDP
+from b2g.methods.noisier2noise import Noisier2Noise
+from b2g.methods.noisy_as_clean import NoisyAsClean
 from b2g.methods.zs_n2n import NoisePredictor, _PairObjective, pair_downsample
 from b2g.posterior import posterior_mean
 from b2g.recorrupt import RecorruptedLoop
@@ -51,6 +59,9 @@ def test_the_registry_knows_each_method_by_its_name():
         "noise2self": Noise2Self, "noise2void": Noise2Void, "noise2same": Noise2Same, "noise2fast": Noise2Fast,
         "mpi": MPI, "mpi_scratch": MPIScratch,
         "dip": DIP,
+        "neighbor2neighbor": Neighbor2Neighbor, "neighbor2neighbor_many": Neighbor2NeighborMany,
+        "blind2unblind": Blind2Unblind, "blind2unblind_many": Blind2UnblindMany, "noise2noise": Noise2Noise,
+        "ap_bsn": APBSN, "ap_bsn_many": APBSNMany, "hqssl": HQSSL,
         "mash": MASH, "pixel2pixel": Pixel2Pixel, "nlr": NLR,
         "noisy_as_clean": NoisyAsClean, "noisier2noise": Noisier2Noise, "iddp": IDDP,
     }  # fmt: skip
@@ -157,6 +168,13 @@ OTHER_OF = {  # where a setting's name has other values than in OTHER
     "noise2void": dict(error="squared"),
     "mpi": dict(statistics="stored"),
     "dip": dict(loss="sure", stopping="fixed"),
+    "blind2unblind": dict(output="blind"),
+    "blind2unblind_many": dict(output="blind", weights="other.safetensors", recipe="full"),
+    "neighbor2neighbor_many": dict(weights="other.safetensors", recipe="full"),
+    "noise2noise": dict(weights="other.safetensors", recipe="full"),
+    "ap_bsn_many": dict(weights="other.safetensors", recipe="full"),
+    "hqssl": dict(weights="other.safetensors", recipe="full"),
+    "iddp": dict(corruption="signs"),
     "mash": dict(error="squared", flatness="tile"),
 }
 

@@ -1,17 +1,22 @@
 """The registry: one file per method, one entry here."""
 
+from b2g.methods.ap_bsn import APBSN, APBSNMany
 from b2g.methods.b2g import B2G
+from b2g.methods.blind2unblind import Blind2Unblind, Blind2UnblindMany
 from b2g.methods.bm3d import BM3D
 from b2g.methods.consensus import Consensus
 from b2g.methods.dip import DIP
+from b2g.methods.hqssl import HQSSL
 from b2g.methods.iddp import IDDP
 from b2g.methods.lichi import LIChI
 from b2g.methods.mash import MASH
 from b2g.methods.mpi import MPI, MPIScratch
+from b2g.methods.neighbor2neighbor import Neighbor2Neighbor, Neighbor2NeighborMany
 from b2g.methods.nl_ridge import NLRidge
 from b2g.methods.nlr import NLR
 from b2g.methods.nlm import NonLocalMeans
 from b2g.methods.noise2fast import Noise2Fast
+from b2g.methods.noise2noise import Noise2Noise
 from b2g.methods.noise2same import Noise2Same
 from b2g.methods.noise2self import Noise2Self
 from b2g.methods.noise2void import Noise2Void
@@ -36,6 +41,14 @@ _ALL = (
     Noise2Void,
     Noise2Same,
     Noise2Fast,
+    Neighbor2Neighbor,
+    Neighbor2NeighborMany,
+    Blind2Unblind,
+    Blind2UnblindMany,
+    Noise2Noise,
+    APBSN,
+    APBSNMany,
+    HQSSL,
     MPI,
     MPIScratch,
     DIP,
@@ -54,10 +67,15 @@ _ALL = (
 METHODS = {method.name: method for method in _ALL}
 
 __all__ = [
+    "APBSN",
+    "APBSNMany",
     "B2G",
     "BM3D",
+    "Blind2Unblind",
+    "Blind2UnblindMany",
     "Consensus",
     "DIP",
+    "HQSSL",
     "IDDP",
     "LIChI",
     "MASH",
@@ -66,7 +84,10 @@ __all__ = [
     "MPIScratch",
     "NLR",
     "NLRidge",
+    "Neighbor2Neighbor",
+    "Neighbor2NeighborMany",
     "Noise2Fast",
+    "Noise2Noise",
     "Noise2Same",
     "Noise2Self",
     "Noise2Void",
