@@ -172,6 +172,7 @@ OTHER_OF = {  # where a setting's name has other values than in OTHER
     "blind2unblind_many": dict(output="blind", weights="other.safetensors", recipe="full"),
     "neighbor2neighbor_many": dict(weights="other.safetensors", recipe="full"),
     "noise2noise": dict(weights="other.safetensors", recipe="full"),
+    "ap_bsn": dict(decay="constant"),
     "ap_bsn_many": dict(weights="other.safetensors", recipe="full"),
     "hqssl": dict(weights="other.safetensors", recipe="full"),
     "iddp": dict(corruption="signs"),

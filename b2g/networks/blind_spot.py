@@ -1,9 +1,9 @@
 """Networks that are blind by construction: no answer can depend on the noisy pixel that it stands for.
 
 :class:`DilatedBlindSpot` skips the middle of its first kernel and goes on in dilated steps that never come back to it
-(AP-BSN's light form of DBSN: Lee, Son and Lee, CVPR 2022, doi 10.1109/CVPR52688.2022.01720; Wu, Liu, Gao and Zuo,
-ECCV 2020, doi 10.1007/978-3-030-58548-8_21). :class:`HalfPlane` looks upward only, in four rotations (Laine, Karras,
-Lehtinen and Aila, NeurIPS 2019, doi 10.48550/arXiv.1901.10277).
+(the light form of DBSN that AP-BSN uses: Lee, Son and Lee, CVPR 2022, doi 10.1109/CVPR52688.2022.01720).
+:class:`HalfPlane` looks upward only, in four rotations (Laine, Karras, Lehtinen and Aila, NeurIPS 2019,
+doi 10.48550/arXiv.1901.10277).
 
 Both fill what lies outside of a picture with zeros: a mirror image would show a border pixel its own noise.
 """
@@ -96,10 +96,10 @@ class UpwardConv2d(nn.Conv2d):
 def upward_pool(features: Tensor) -> Tensor:
     """The largest of 2x2, moved down by a row first: an answer at rows 2i and 2i + 1 sees rows 2i - 1 and 2i only.
 
-    An odd side grows by zeros, at the bottom and at the right.
+    Of an even number of rows the last has no place; odd columns grow by a zero at the right.
     """
     height, width = features.shape[-2:]
-    return F.max_pool2d(F.pad(down(features), (0, width % 2, 0, height % 2)), 2)
+    return F.max_pool2d(F.pad(features, (0, width % 2, 1, height % 2 - 1)), 2)
 
 
 class _Upward(nn.Module):
