@@ -53,7 +53,7 @@ class Noise2Same(Method):
     profiles: ClassVar[dict[str, dict]] = {
         "official": {},
         "short": dict(steps=500, batch=4, masked=0.03, learning_rate=2e-3, halve_every=300),
-        "smoke": dict(steps=200, batch=4, patch=32, masked=0.06, width=12, learning_rate=4e-3, halve_every=150),
+        "smoke": dict(steps=100, batch=4, patch=32, masked=0.06, width=8, learning_rate=8e-3, halve_every=80),
     }
 
     steps: int = 10_000

@@ -77,7 +77,7 @@ class Noise2Void(Method):
     profiles: ClassVar[dict[str, dict]] = {
         "official": {},
         "short": dict(steps=1000, batch=4, masked=0.06, kernel=3, learning_rate=2e-3, per_channel=False),
-        "smoke": dict(steps=200, batch=4, patch=32, masked=0.06, width=12, kernel=3, learning_rate=4e-3,
+        "smoke": dict(steps=120, batch=4, patch=32, masked=0.06, width=8, kernel=3, learning_rate=4e-3,
                       per_channel=False),
     }  # fmt: skip
 
