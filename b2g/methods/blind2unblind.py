@@ -116,7 +116,7 @@ class Blind2Unblind(Method):
     profiles: ClassVar[dict[str, dict]] = {
         "official": dict(learning_rate=3e-4, decay="halve", decay_from=0.2, steps=6000, batch=4, side=128, width=48),
         "short": {},
-        "smoke": dict(steps=40, width=12, side=32),
+        "smoke": dict(steps=100, learning_rate=1e-2, width=8, side=32),
     }  # fmt: skip
 
     steps: int = 500

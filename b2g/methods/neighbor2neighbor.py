@@ -82,7 +82,7 @@ class Neighbor2Neighbor(Method):
 
     ``regulariser`` is lambda at the end of its growth from 0, ``gain`` the scale of the initial weights. ``official``
     takes the published training's rate, batch, crop and start; how long is not published for one picture and ours.
-    ``short`` is our budget for a CPU: small crops and a tenfold rate from full-scale weights.
+    ``short`` is our budget for a CPU: few small crops and a higher rate, from full-scale weights.
     """
 
     name: ClassVar[str] = "neighbor2neighbor"
@@ -90,16 +90,18 @@ class Neighbor2Neighbor(Method):
     cost: ClassVar[str] = "minutes on a CPU (256x256, short); an hour and more (official)"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
-        "official": dict(steps=6000, learning_rate=3e-4, side=256, decay="halve", decay_from=0.2, gain=0.1),
+        "official": dict(
+            steps=6000, learning_rate=3e-4, batch=4, side=256, decay="halve", decay_from=0.2, gain=0.1
+        ),
         "short": {},
-        "smoke": dict(steps=60, width=16, side=32),
+        "smoke": dict(steps=100, width=24),
     }
 
-    steps: int = 600
-    learning_rate: float = 3e-3
+    steps: int = 800
+    learning_rate: float = 2e-3
     decay: str = "cosine"
     decay_from: float = 0.0
-    batch: int = 4
+    batch: int = 2
     side: int = 64
     regulariser: float = 2.0
     gain: float = 1.0
