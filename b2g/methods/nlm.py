@@ -4,10 +4,12 @@ One noisy picture, nothing learned: scikit-image's ``denoise_nl_means``. A pixel
 pixels in a window around it, weighed by how alike the patches around them are. Sides of patch and window and
 the filtering parameter h follow the noise level as in the authors' later account (Image Processing On Line 1,
 2011, doi 10.5201/ipol.2011.bcm_nlm), whose weight is exp(-max(d^2 - 2 sigma^2, 0) / h^2), d^2 the mean square
-difference of two patches over pixels and channels. Followed is its pixelwise form (scikit-image's fast mode);
-not followed are the mean over whole patches, and the 2005 paper's patches weighed by a Gaussian. A pixel
-counts for itself with weight 1, as in scikit-image, where the account gives it the largest weight of the
-others: it stays noisy where it has no like, above all where the level that is told is too low.
+difference of two patches over pixels and channels. Followed is its pixelwise form; not followed are the mean
+over whole patches, and the 2005 paper's patches weighed by a Gaussian. Departures of scikit-image's fast
+mode: its patches are one pixel narrower than it is told, and their sum of squares is divided by the wider
+patch, which is mended here by a smaller h; and a pixel counts for itself with weight 1, where the account
+gives it the largest weight of the others: it stays noisy where it has no like, above all where the level that
+is told is too low.
 """
 
 from __future__ import annotations
@@ -53,6 +55,5 @@ class NonLocalMeans(CalibratedFilter):
     def filtered(self, picture: np.ndarray, knob: float, channel_axis: int | None = None) -> np.ndarray:
         patch, distance, share = numbers(knob, channel_axis is not None)
         sigma = knob / 255
-        return denoise_nl_means(
-            picture, patch, distance, share * sigma, fast_mode=True, sigma=sigma, channel_axis=channel_axis
-        )
+        h = share * sigma * (patch - 1) / patch  # the squares of (patch - 1)^2 pixels come divided by patch^2
+        return denoise_nl_means(picture, patch, distance, h, True, sigma, channel_axis=channel_axis)
