@@ -69,7 +69,7 @@ def test_j_invariant_calibration_is_the_best_of_all_candidates(name, size, chann
     knobs = np.exp(np.linspace(np.log(method.knobs[0]), np.log(method.knobs[1]), 5))
     losses = [np.nanmean((held_out(method, picture, knob, phases) - picture) ** 2) for knob in knobs]
     best = int(np.argmin(losses))
-    assert 0 < best < 4  # neither edge: the choice means something
+    assert sorted(losses)[1] > 1.001 * losses[best]  # no tie: the choice means something
     found = method(batch(picture))
     assert found.history[0][method.knob] == pytest.approx(knobs[best], rel=1e-9)
     assert found.history[0]["held_out_loss"] == pytest.approx(losses[best], rel=1e-6)

@@ -29,6 +29,7 @@ from b2g.methods.pixel2pixel import Pixel2Pixel
 from b2g.methods.iddp import IDDP
 from b2g.methods.noisier2noise import Noisier2Noise
 from b2g.methods.noisy_as_clean import NoisyAsClean
+from b2g.methods import NonLocalMeans, PlugAndPlay, TotalVariation, WaveletShrinkage
 from b2g.methods.zs_n2n import NoisePredictor, _PairObjective, pair_downsample
 from b2g.posterior import posterior_mean
 from b2g.recorrupt import RecorruptedLoop
@@ -64,6 +65,7 @@ def test_the_registry_knows_each_method_by_its_name():
         "ap_bsn": APBSN, "ap_bsn_many": APBSNMany, "hqssl": HQSSL,
         "mash": MASH, "pixel2pixel": Pixel2Pixel, "nlr": NLR,
         "noisy_as_clean": NoisyAsClean, "noisier2noise": Noisier2Noise, "iddp": IDDP,
+        "pnp": PlugAndPlay, "nlm": NonLocalMeans, "wavelet": WaveletShrinkage, "tv": TotalVariation,
     }  # fmt: skip
     for name, method in METHODS.items():
         assert (
