@@ -165,7 +165,7 @@ def test_the_answers_are_blind_visible_and_the_mix_of_both():
 # ---- both ----
 
 
-@pytest.mark.parametrize("method, gain", [(Neighbor2Neighbor, 5.0), (Blind2Unblind, 2.5)])
+@pytest.mark.parametrize("method, gain", [(Neighbor2Neighbor, 5.0), (Blind2Unblind, 4.0)])
 def test_the_smoke_profile_denoises(method, gain):
     given = noisy()
     answer = b2g.denoise(given, method.profile("smoke"), progress=False, precision="float32").image

@@ -116,13 +116,13 @@ class Blind2Unblind(Method):
     profiles: ClassVar[dict[str, dict]] = {
         "official": dict(learning_rate=3e-4, decay="halve", decay_from=0.2, steps=6000, batch=4, side=128, width=48),
         "short": {},
-        "smoke": dict(steps=100, learning_rate=1e-2, width=8, side=32),
+        "smoke": dict(steps=100, learning_rate=1e-2, width=8, side=32, start=0.5),
     }  # fmt: skip
 
     steps: int = 500
     learning_rate: float = 3e-3
     decay: str = "cosine"
-    decay_from: float = 0.0
+    decay_from: float = 0.5
     batch: int = 1
     side: int = 64
     beta: float = 2.0
