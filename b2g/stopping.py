@@ -29,12 +29,13 @@ class LeastVariance:
     .. math:: \frac{1}{W} \sum_{w=t-W+1}^{t} \Bigl\| x_w - \frac{1}{W} \sum_{i=t-W+1}^{t} x_i \Bigr\|^2,
 
     divided here by the number of pixels. ``window`` is W, ``patience`` P; ``step`` is the number of outputs at the
-    least, ``variance`` the latest, None until W outputs are there.
+    least, ``variance`` the latest, None until W outputs are there. The ``answer`` is what is given ``lag`` steps after the
+    least (patience at most), for answers that are means of earlier outputs; None if the fit has ended before.
     """
 
-    def __init__(self, window: int, patience: int):
+    def __init__(self, window: int, patience: int, lag: int = 0):
         check_stop(window, patience)
-        self.window, self.patience = window, patience
+        self.window, self.patience, self.lag = window, patience, min(lag, patience)
         self.ring: Tensor | None = None
         self.total: Tensor | None = None
         self.squares: Tensor | None = None
@@ -60,7 +61,9 @@ class LeastVariance:
             return False
         self.variance = float((self.squares - self.total.square().sum() / self.window) / (self.window * new.numel()))
         if self.variance < self.least:
-            self.least, self.step, self.answer = self.variance, self.seen, answer.detach().clone()
+            self.least, self.step, self.answer = self.variance, self.seen, None
+        if self.seen - self.step == self.lag:
+            self.answer = answer.detach().clone()
         return self.seen - self.step >= self.patience
 
     def state(self) -> dict:

@@ -151,6 +151,14 @@ def test_the_moving_variance_is_that_of_the_last_outputs():
     assert ended == [False] * (best + 3) + [True] * (17 - best - 3)
 
 
+def test_an_answer_that_lags_is_taken_later():
+    pictures = [torch.full((1, 1, 2, 2), float(value)) for value in (0, 9, 5, 5, 1, 8, 2, 7)]
+    stop, given = LeastVariance(2, 3, lag=2), [torch.full((1,), float(k)) for k in range(8)]
+    ended = [stop.add(picture, answer) for picture, answer in zip(pictures, given)]
+    assert stop.step == 4 and float(stop.answer) == 5.0 and ended == [False] * 6 + [True] * 2
+    assert LeastVariance(2, 3, lag=9).lag == 3 and DIP(average=0.99).lag() == 100
+
+
 def test_the_stop_goes_on_from_its_state():
     pictures = torch.rand(9, 1, 1, 3, 3)
     one, other = LeastVariance(3, 20), LeastVariance(3, 20)
@@ -253,7 +261,7 @@ def test_the_answer_of_dip_is_the_running_mean_where_the_outputs_vary_least():
     assert 3 <= at < 16 and result.history[-1]["step"] in (16, at + 4)
     known = {entry["step"]: entry["variance"] for entry in result.history if "variance" in entry}
     assert at == min(known, key=known.get)
-    again = quick(given, "dip", steps=at, stopping="fixed")
+    again = quick(given, "dip", steps=min(16, at + 4), stopping="fixed")  # a mean of decay 0.8 lags by 5, patience is 4
     assert again.image.tobytes() == result.image.tobytes()
 
 

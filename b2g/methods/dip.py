@@ -5,7 +5,8 @@ on the moment at which one stops. The authors' notebook (github.com/DmitryUlyano
 after 3000 steps, which were found with clean pictures at hand; so does ``official``. The other profiles need none:
 
 * ``stopping="variance"``: where the outputs vary least (Wang et al., TMLR 2023, doi 10.48550/arXiv.2112.06074; see
-  :mod:`b2g.stopping`); the answer is the running mean of that step.
+  :mod:`b2g.stopping`). The paper answers with an output; here it is the running mean, taken 1 / (1 - ``average``)
+  steps after the least, for by so much it lags behind the outputs.
 * ``loss="sure"``: Stein's unbiased risk in place of the distance to the noisy picture (Jo, Chun and Choi, ICCV 2021, doi
   10.48550/arXiv.2108.12841), so that noise is no longer worth learning. The network is then fed with the noisy
   picture, without which the answer has no divergence; the noise added to it every step calls for the extended form
@@ -128,8 +129,8 @@ class DIP(Method):
         "official": {},
         "variance": dict(steps=5000, stopping="variance"),
         "sure": dict(loss="sure"),
-        "short": dict(steps=1500, stopping="variance", width=32, window=50, patience=300),
-        "smoke": dict(steps=250, stopping="variance", width=16, window=20, patience=60, average=0.95),
+        "short": dict(steps=1500, stopping="variance", width=32, patience=300),
+        "smoke": dict(steps=250, stopping="variance", width=16, window=50, patience=80, average=0.95),
     }
 
     steps: int = 3000
@@ -163,6 +164,10 @@ class DIP(Method):
         """How long at most and how fast the fit goes."""
         return Schedule(self.steps, self.learning_rate)
 
+    def lag(self) -> int:
+        """The mean age of the outputs in the running mean, in steps."""
+        return round(1 / (1 - self.average))
+
     def shape(self) -> SkipShape:
         """The network's shape, as :class:`b2g.networks.skip.Skip` takes it."""
         return SkipShape(width=self.width, skip=self.skip)
@@ -180,7 +185,7 @@ class DIP(Method):
         return _PriorObjective(
             build(make, seed_for("weights", seed), device), noisy, given, self.jitter, sigma,
             torch_generator(seed_for("jitter", seed), device), circumstances.precision,
-            LeastVariance(self.window, self.patience) if self.stopping == "variance" else None,
+            LeastVariance(self.window, self.patience, self.lag()) if self.stopping == "variance" else None,
         )  # fmt: skip
 
     def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
