@@ -18,9 +18,9 @@ def each_channel(
 ) -> Denoised:
     """``denoise`` for every channel of ``noisy`` ``(1, C, H, W)`` as a gray picture, with a seed of its own.
 
-    The entries of the joint history say which ``channel`` they belong to; their PSNR is that of the channel. A gray
-    picture is denoised as it is. Finished channels leave no checkpoint: a killed run fits them again, to the same
-    bits, and goes on within the channel that it was at.
+    The entries of the joint history say which ``channel`` they belong to; their PSNR is that of the channel.
+    A gray picture is denoised as it is. Finished channels leave no checkpoint: a killed run fits them again,
+    to the same bits, and goes on within the channel that it was at.
     """
     if noisy.shape[1] == 1:
         return denoise(noisy, circumstances)
@@ -29,5 +29,5 @@ def each_channel(
         own = part_of(circumstances, f"channel{channel}", seed_for("channel", channel, circumstances.seed))
         own = replace(own, clean=None if clean is None else clean[:, channel : channel + 1])
         answers.append(denoise(noisy[:, channel : channel + 1].contiguous(), own))
-    history = [{"channel": channel, **entry} for channel, answer in enumerate(answers) for entry in answer.history]
+    history = [{"channel": k, **entry} for k, answer in enumerate(answers) for entry in answer.history]
     return Denoised(torch.cat([answer.estimate for answer in answers], 1), history)

@@ -1,12 +1,14 @@
 """Noise2Fast (Lequyer, Philip, Sharma, Hsu and Pelletier, Nature Machine Intelligence 4, 2022).
 
-Setting: the noisy picture alone, doi 10.1038/s42256-022-00547-8. The two fields of a chequerboard, pushed together,
-are two pictures of half the size, and a small network learns to make one of the other; it never sees the full grid,
-so its answer to the whole noisy picture comes nearer to that picture as long as it learns what both fields share.
+Setting: the noisy picture alone, doi 10.1038/s42256-022-00547-8. The two fields of a chequerboard, pushed
+together, are two pictures of half the size, and a small network learns to make one of the other; it never
+sees the full grid, so its answer to the whole noisy picture comes nearer to that picture as long as it learns
+what both fields share.
 
-Followed is the official code for gray pictures (github.com/jason-lequyer/Noise2Fast, Apache-2.0); colour, which is
-not published, is denoised channel by channel. Its script for stacks of channels (standardised, linear output) is not
-offered. Not followed: its cut to even sides (only the fields are cut, the answer has all pixels) and its rounding.
+Followed is the official code for gray pictures (github.com/jason-lequyer/Noise2Fast, Apache-2.0); colour,
+which is not published, is denoised channel by channel. Its script for stacks of channels (standardised,
+linear output) is not offered. Not followed: its cut to even sides (only the fields are cut, the answer has
+all pixels) and its rounding.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ from b2g.loop import draw_number
 from b2g.method import Circumstances, Denoised, Method, check_least
 from b2g.seeds import seed_for, torch_generator
 
-_BEFORE = 5  # answers up to the best one that are averaged with those after it: 5 and the patience of 100 make 105
-_CONSTANT = 0.01  # of the noisy picture's spread: the code speaks of an almost constant answer, the share is our choice
+_BEFORE = 5  # answers up to the best one that join the mean: with the 100 of the patience they make 105
+_CONSTANT = 0.01  # an answer with less of the noisy picture's spread is almost constant: our choice
 _SLOW = 5e-6  # the learning rate of the second try
 
 
@@ -46,7 +48,7 @@ class FieldNetwork(nn.Sequential):
 
 
 def fields(picture: Tensor) -> tuple[Tensor, Tensor]:
-    """The two fields of the chequerboard, pushed together vertically: ``(B, C, H, W)`` to twice ``(B, C, H/2, W)``.
+    """The two fields of the chequerboard, pushed together down: ``(B, C, H, W)`` to twice ``(B, C, H/2, W)``.
 
     H must be even. The first has the pixels whose row and column add up to an even number.
     """
@@ -64,13 +66,15 @@ def ordered_pairs(picture: Tensor) -> list[tuple[Tensor, Tensor]]:
 
 
 class FieldObjective:
-    """The objective of one gray picture ``(1, 1, H, W)``, scaled to [0, 1] by its own least and largest value.
+    """The objective of one gray picture ``(1, 1, H, W)``, scaled to [0, 1] by its least and largest value.
 
-    ``watch_answer`` looks at the whole picture after every step: it keeps the sum of the last answers, and asks for a
-    stop once the answer came no nearer to the noisy picture for ``patience`` steps.
+    ``watch_answer`` looks at the whole picture after every step: it keeps the sum of the last answers, and
+    asks for a stop once the answer came no nearer to the noisy picture for ``patience`` steps.
     """
 
-    def __init__(self, network: nn.Module, noisy: Tensor, patience: int, generator: torch.Generator, precision: str):
+    def __init__(
+        self, network: nn.Module, noisy: Tensor, patience: int, generator: torch.Generator, precision: str
+    ):
         self.network, self.patience, self.generator, self.precision = network, patience, generator, precision
         self.least = noisy.min()
         self.span = (noisy.max() - self.least).clamp_min(1e-6)
@@ -125,20 +129,22 @@ class FieldObjective:
 
 @dataclass(frozen=True)
 class Noise2Fast(Method):
-    """Noise2Fast: a fit that ends by itself, ``patience`` steps after the best, or after ``steps`` at the latest.
+    """Noise2Fast: a fit that ends by itself, ``patience`` steps after the best, or after ``steps``.
 
-    The answer is the mean of the five answers up to the best one and of all after it (105 where the fit ended by
-    itself). Is it almost constant, the fit is done again at a learning rate of 5e-6. ``short`` is our own
+    The answer is the mean of the five answers up to the best one and of all after it (105 where the fit ended
+    by itself). Is it almost constant, the fit is done again at a learning rate of 5e-6. ``short`` is our own
     budget: a narrower network and less patience.
     """
 
     name: ClassVar[str] = "noise2fast"
-    source: ClassVar[str] = "Lequyer et al., Nature Machine Intelligence 4, 2022, doi 10.1038/s42256-022-00547-8"
-    cost: ClassVar[str] = "some ten minutes on a CPU (official), two (short; 256x256)"
+    source: ClassVar[str] = "Lequyer et al., Nat. Mach. Intell. 4, 2022, doi 10.1038/s42256-022-00547-8"
+    cost: ClassVar[str] = "some twenty minutes on a CPU (official), two (short; 256x256)"
     default_profile: ClassVar[str] = "official"
     profiles: ClassVar[dict[str, dict]] = {
-        "official": {}, "short": dict(steps=250, learning_rate=2e-3, width=24, patience=30), "smoke": dict(steps=100, learning_rate=4e-3, width=12, depth=4, patience=20),
-    }  # fmt: skip
+        "official": {},
+        "short": dict(steps=250, learning_rate=2e-3, width=24, patience=30),
+        "smoke": dict(steps=100, learning_rate=4e-3, width=12, depth=4, patience=20),
+    }
 
     steps: int = 20_000
     learning_rate: float = 1e-3
@@ -159,14 +165,14 @@ class Noise2Fast(Method):
     def objective(self, noisy: Tensor, circumstances: Circumstances) -> FieldObjective:
         """The network and its pairs, ready to be fitted to the gray picture ``noisy`` ``(1, 1, H, W)``."""
         if noisy.shape[1] != 1:
-            raise B2GError(f"noise2fast fits one channel at a time, not {noisy.shape[1]}; pass a gray picture.")
+            raise B2GError(f"noise2fast fits one channel at a time, not {noisy.shape[1]}; pass gray.")
         seed = circumstances.seed
         network = build(lambda: FieldNetwork(self.width, self.depth), seed_for("weights", seed), noisy.device)
         generator = torch_generator(seed_for("pairs", seed))
         return FieldObjective(network, noisy, self.patience, generator, circumstances.precision)
 
     def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
-        """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1] (values outside are welcome), one channel after the other."""
+        """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1] (values outside are welcome), channel by channel."""
         # A fit that ends by itself after some hundred steps is logged by its patience, not by its ceiling.
         often = circumstances.log_every or min(max(1, self.patience // 4), max(1, self.steps // 20))
         answer = each_channel(self._one, noisy, replace(circumstances, log_every=often))

@@ -2,13 +2,13 @@ r"""Noise2Same (Xie, Wang and Ji, NeurIPS 2020, doi 10.48550/arXiv.2010.11971), 
 
 .. math:: \frac1N \|f(y) - y\|^2 + \lambda \sqrt{\frac1{|J|} \|f(y)_J - f(y_{J^c})_J\|^2}, \quad \lambda = 2
 
-Setting: the noisy picture alone. The network sees the picture whole; how far its answer depends on the pixels J is
-held down by the second term, not forbidden. Published for training on many pictures; the loss, the share of hidden
-pixels (0.5 %) and the learning rate (4e-4, halved every 5000 steps) are followed.
-Our own, for one picture: crops of it with frozen noise, 10 000 steps, the U-Net (:mod:`b2g.networks.shallow_unet`), and
-the fill of the hidden pixels, one pixel of all channels at once, by the mean of their neighbours. The official code
-(github.com/divelab/Noise2Same, GPL-3) is not followed beyond these facts; it reports a scale-invariant PSNR of
-standardised pictures, so its figures for microscopy are not comparable with a PSNR.
+Setting: the noisy picture alone. The network sees the picture whole; how far its answer depends on the pixels
+J is held down by the second term, not forbidden. Published for training on many pictures; the loss, the share
+of hidden pixels (0.5 %) and the learning rate (4e-4, halved every 5000 steps) are followed. Our own, for one
+picture: crops of it with frozen noise, 10 000 steps, the U-Net (:mod:`b2g.networks.shallow_unet`), and the
+fill of the hidden pixels, one pixel of all channels at once, by the mean of their neighbours. The official
+code (github.com/divelab/Noise2Same, GPL-3) is not followed beyond these facts; it reports a scale-invariant
+PSNR of standardised pictures, so its figures for microscopy are not comparable with a PSNR.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from b2g.patch_fit import PatchObjective, fit_patches
 
 
 def same_loss(whole: Tensor, blind: Tensor, noisy: Tensor, mask: Tensor, weight: float = 2.0) -> Tensor:
-    """The loss above, a scalar, of f(y), f(y with pixels hidden), y, all ``(B, C, H, W)``, and the mask (1 = kept).
+    """The loss above, a scalar, of f(y), f(y with pixels hidden), y ``(B, C, H, W)`` and the mask (1 = kept).
 
     ``weight`` is lambda. The square root's slope is kept finite where both answers agree.
     """
@@ -40,15 +40,16 @@ def same_loss(whole: Tensor, blind: Tensor, noisy: Tensor, mask: Tensor, weight:
 
 @dataclass(frozen=True)
 class Noise2Same(Method):
-    """Noise2Same: ``steps`` on ``batch`` patches of ``patch`` pixels, of which the share ``masked`` is hidden.
+    """Noise2Same: ``steps`` on ``batch`` patches of ``patch`` pixels, a share ``masked`` of them hidden.
 
-    ``weight`` is lambda, ``halve_every`` the number of steps after which the learning rate is halved. ``width``,
-    ``levels`` and ``kernel`` are the U-Net's. The answer is f(y). ``short`` is our own budget for a CPU.
+    ``weight`` is lambda, ``halve_every`` the number of steps after which the learning rate is halved.
+    ``width``, ``levels`` and ``kernel`` are the U-Net's. The answer is f(y). ``short`` is our own budget for
+    a CPU.
     """
 
     name: ClassVar[str] = "noise2same"
     source: ClassVar[str] = "Xie, Wang and Ji, NeurIPS 2020, doi 10.48550/arXiv.2010.11971"
-    cost: ClassVar[str] = "an hour on a CPU (official), two minutes (short; 256x256)"
+    cost: ClassVar[str] = "hours on a CPU (official), two minutes (short; 256x256)"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "official": {},
@@ -70,7 +71,7 @@ class Noise2Same(Method):
     def __post_init__(self):
         super().__post_init__()
         if not 0.0 < self.masked <= 0.25:
-            raise B2GError(f"masked is the share of hidden pixels and must lie in (0, 0.25], not {self.masked}.")
+            raise B2GError(f"masked is the share of hidden pixels, in (0, 0.25], not {self.masked}.")
         if not self.weight >= 0:
             raise B2GError(f"weight is lambda of the loss and must not be negative, not {self.weight}.")
         for name, least in (("batch", 1), ("patch", 16), ("halve_every", 1), ("width", 1), ("levels", 1)):

@@ -1,10 +1,11 @@
 """Noise2Self (Batson and Royer, ICML 2019, doi 10.48550/arXiv.1901.11365), fitted to the one picture.
 
 Setting: the noisy picture alone, with noise that is independent from pixel to pixel. The official code
-(github.com/czbiohub-sf/noise2self, MIT) is followed: a grid that hides one pixel of every 4x4 square, filled from its
-neighbours, in a fixed cycle; its last phase is kept for validation and never trained on. The paper's text has random
-masks of one pixel in 25, filled with random values, which the code has not. Not followed: the code's clipping of the
-noisy picture, and its fill for one channel only (here each channel is filled from itself, one mask for all).
+(github.com/czbiohub-sf/noise2self, MIT) is followed: a grid that hides one pixel of every 4x4 square, filled
+from its neighbours, in a fixed cycle; its last phase is kept for validation and never trained on. The paper's
+text has random masks of one pixel in 25, filled with random values, which the code has not. Not followed: the
+code's clipping of the noisy picture, and its fill for one channel only (here each channel is filled from
+itself, one mask for all).
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ ANSWERS = ("whole", "blind")
 class GridObjective:
     """The objective of one noisy picture ``(1, C, H, W)`` and the masks ``(K, 1, H, W)`` of a grid.
 
-    Steps take the masks but the last in turn. The network's batch normalisation learns running statistics while it is
-    fitted and uses them otherwise. ``validate`` keeps a copy of the weights with the least loss on the last mask.
+    Steps take the masks but the last in turn. The network's batch normalisation learns running statistics
+    while it is fitted and uses them otherwise. ``validate`` keeps a copy of the weights with the least loss
+    on the last mask.
     """
 
     def __init__(self, network: nn.Module, noisy: Tensor, cell: int, every: int, precision: str):
@@ -92,11 +94,11 @@ class GridObjective:
 
 @dataclass(frozen=True)
 class Noise2Self(Method):
-    """Noise2Self: ``steps`` over the phases of a grid of ``cell`` pixels, judged ``every`` so many on the last phase.
+    """Noise2Self: ``steps`` over the phases of a grid of ``cell`` pixels, judged ``every`` few on the last.
 
-    ``answer``: ``"whole"`` is the network's answer to the noisy picture with nothing hidden (the code's; not J-invariant),
-    ``"blind"`` the strictly J-invariant one, put together from all phases. ``depth`` and ``width`` are DnCNN's.
-    ``short`` is our own budget for a CPU: fewer steps of a narrower network.
+    ``answer``: ``"whole"`` is the network's answer to the noisy picture with nothing hidden (the code's; not
+    J-invariant), ``"blind"`` the strictly J-invariant one, put together from all phases. ``depth`` and
+    ``width`` are DnCNN's. ``short`` is our own budget for a CPU: fewer steps of a narrower network.
     """
 
     name: ClassVar[str] = "noise2self"

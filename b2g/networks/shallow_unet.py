@@ -1,6 +1,7 @@
 """The shallow U-Net that Noise2Void fits (Krull, Buchholz and Jug, CVPR 2019, doi 10.1109/CVPR.2019.00223).
 
-Two halvings, features that double a level down, batch normalisation before every ReLU, and a linear last layer.
+Two halvings, features that double a level down, batch normalisation before every ReLU, and a linear last
+layer.
 """
 
 from __future__ import annotations
@@ -31,15 +32,16 @@ def _pair(first: int, middle: int, last: int, kernel: int, norm: bool) -> nn.Seq
 class ShallowUNet(nn.Module):
     """``forward(picture)``: ``(B, C, H, W)`` of any size to the same shape.
 
-    ``width`` features at full resolution, ``depth`` halvings by 2x2 maximum pooling, ``kernel`` an odd side. On the way
-    up, nearest upsampling and the skip of the level; the second convolution of a level halves its features, so that
-    what comes up has as many as the skip. ``residual``: the picture is added to the answer. Sizes that are no
-    multiple of 2^depth are mirrored to the next one and cropped back.
+    ``width`` features at full resolution, ``depth`` halvings by 2x2 maximum pooling, ``kernel`` an odd side.
+    On the way up, nearest upsampling and the skip of the level; the second convolution of a level halves its
+    features, so that what comes up has as many as the skip. ``residual``: the picture is added to the answer.
+    Sizes that are no multiple of 2^depth are mirrored to the next one and cropped back.
     """
 
     def __init__(
-        self, channels: int, width: int = 32, depth: int = 2, kernel: int = 5, *, norm: bool = True, residual: bool = False
-    ):
+        self, channels: int, width: int = 32, depth: int = 2, kernel: int = 5,
+        *, norm: bool = True, residual: bool = False,
+    ):  # fmt: skip
         super().__init__()
         check_kernel(kernel)
         if width < 1 or depth < 1:
