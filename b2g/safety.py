@@ -12,11 +12,13 @@ FALL = 5.0  # dB
 
 
 class SafetyNet:
-    """Puts the weights of ``network`` back where the output's PSNR against the noisy picture falls by more than 5 dB.
+    """Puts the weights of ``network`` back where the output's PSNR against the noisy picture falls by more
+    than 5 dB.
 
-    After Deep Image Prior's notebook (doi 10.1007/s11263-020-01303-4), which compares each step with the one before and
-    copies all weights nearly every step. Here every hundredth step is copied, and a copy serves only when the next
-    step has shown that it is sound. Adam's own memory stays, as there. ``restored`` counts the returns.
+    After Deep Image Prior's notebook (doi 10.1007/s11263-020-01303-4), which compares each step with the one
+    before and copies all weights nearly every step. Here every hundredth step is copied, and a copy serves
+    only when the next step has shown that it is sound. Adam's own memory stays, as there. ``restored`` counts
+    the returns.
     """
 
     def __init__(self, network: nn.Module):

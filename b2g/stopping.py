@@ -1,10 +1,10 @@
 """When to stop a fit without a clean picture: where its outputs vary least (ES-WMV).
 
-Wang, Li, Zhuang, Chen, Liang and Sun, Early stopping for deep image prior, TMLR 2023, doi 10.48550/arXiv.2112.06074. A
-fit to one noisy picture first learns the picture and then the noise. The variance of its last W outputs falls on the
-way to the picture and rises again with the noise; the fit ends when it has found no smaller one for P steps, and the
-answer is what it had at the least. The paper's W is 100 and its P 1000. Its variant with an exponential mean, which
-spares the memory of W pictures, is not built.
+Wang, Li, Zhuang, Chen, Liang and Sun, Early stopping for deep image prior, TMLR 2023, doi
+10.48550/arXiv.2112.06074. A fit to one noisy picture first learns the picture and then the noise. The
+variance of its last W outputs falls on the way to the picture and rises again with the noise; the fit ends
+when it has found no smaller one for P steps, and the answer is what it had at the least. The paper's W is 100
+and its P 1000. Its variant with an exponential mean, which spares the memory of W pictures, is not built.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ class LeastVariance:
 
     .. math:: \frac{1}{W} \sum_{w=t-W+1}^{t} \Bigl\| x_w - \frac{1}{W} \sum_{i=t-W+1}^{t} x_i \Bigr\|^2,
 
-    divided here by the number of pixels. ``window`` is W, ``patience`` P; ``step`` is the number of outputs at the
-    least, ``variance`` the latest, None until W outputs are there. The ``answer`` is what is given ``lag`` steps after the
-    least (patience at most), for answers that are means of earlier outputs; None if the fit has ended before.
+    divided here by the number of pixels. ``window`` is W, ``patience`` P; ``step`` is the number of outputs
+    at the least, ``variance`` the latest, None until W outputs are there. The ``answer`` is what is given
+    ``lag`` steps after the least (patience at most), for answers that are means of earlier outputs; None if
+    the fit has ended before.
     """
 
     def __init__(self, window: int, patience: int, lag: int = 0):
@@ -45,7 +46,8 @@ class LeastVariance:
 
     @torch.no_grad()
     def add(self, output: Tensor, answer: Tensor) -> bool:
-        """Take up an output and the answer of its step, both ``(1, C, H, W)``; True when the fit should end."""
+        """Take up an output and the answer of its step, both ``(1, C, H, W)``; True when the fit should
+        end."""
         if self.ring is None:
             self.ring = torch.zeros((self.window, *output.shape[1:]), device=output.device)
             self.total = torch.zeros_like(self.ring[0], dtype=torch.float64)

@@ -1,22 +1,26 @@
-"""Deep Image Prior (Ulyanov, Vedaldi and Lempitsky, IJCV 128, 2020, doi 10.1007/s11263-020-01303-4), and when to stop it.
+"""Deep Image Prior (Ulyanov, Vedaldi and Lempitsky, IJCV 128, 2020, doi 10.1007/s11263-020-01303-4), and when
+to stop it.
 
-A network fed with fixed noise is fitted to the whole noisy picture, and learns the picture before the noise: all hangs
-on the moment at which one stops. The authors' notebook (github.com/DmitryUlyanov/deep-image-prior, Apache-2.0) stops
-after 3000 steps, which were found with clean pictures at hand; so does ``official``. The other profiles need none:
+A network fed with fixed noise is fitted to the whole noisy picture, and learns the picture before the noise:
+all hangs on the moment at which one stops. The authors' notebook (github.com/DmitryUlyanov/deep-image-prior,
+Apache-2.0) stops after 3000 steps, which were found with clean pictures at hand; so does ``official``. The
+other profiles need none:
 
-* ``stopping="variance"``: where the outputs vary least (Wang et al., TMLR 2023, doi 10.48550/arXiv.2112.06074; see
-  :mod:`b2g.stopping`). The paper answers with an output; here it is the running mean, taken 1 / (1 - ``average``)
-  steps after the least, for by so much it lags behind the outputs.
-* ``loss="sure"``: Stein's unbiased risk in place of the distance to the noisy picture (Jo, Chun and Choi, ICCV 2021, doi
-  10.48550/arXiv.2108.12841), so that noise is no longer worth learning. The network is then fed with the noisy
-  picture, without which the answer has no divergence; the noise added to it every step calls for the extended form
-  of the risk (Zhussip, Soltanayev and Chun, NeurIPS 2019, doi 10.48550/arXiv.1902.02452).
+* ``stopping="variance"``: where the outputs vary least (Wang et al., TMLR 2023, doi
+  10.48550/arXiv.2112.06074; see :mod:`b2g.stopping`). The paper answers with an output; here it is the
+  running mean, taken 1 / (1 - ``average``) steps after the least, for by so much it lags behind the outputs.
+* ``loss="sure"``: Stein's unbiased risk in place of the distance to the noisy picture (Jo, Chun and Choi,
+  ICCV 2021, doi 10.48550/arXiv.2108.12841), so that noise is no longer worth learning. The network is then
+  fed with the noisy picture, without which the answer has no divergence; the noise added to it every step
+  calls for the extended form of the risk (Zhussip, Soltanayev and Chun, NeurIPS 2019, doi
+  10.48550/arXiv.1902.02452).
 
-Followed of the notebook: network, input, its jitter of 1/30 (1/20 at sigma 50: set ``jitter``), Adam at 0.01, the mean of
-the outputs, its safety net. Not followed: cropping to multiples of 32 (mirrored here), noise clipped to [0, 1] (a
-matter of the noise, not the method), a copy of all weights in each step (every hundredth here), the fresh pass that it
-shows although it scores the mean. Not followed of the ICCV paper: its network (Self2Self's), optimiser and
-zero-crossing stop; the size of its added noise was not at hand, DIP's own jitter stands in.
+Followed of the notebook: network, input, its jitter of 1/30 (1/20 at sigma 50: set ``jitter``), Adam at 0.01,
+the mean of the outputs, its safety net. Not followed: cropping to multiples of 32 (mirrored here), noise
+clipped to [0, 1] (a matter of the noise, not the method), a copy of all weights in each step (every hundredth
+here), the fresh pass that it shows although it scores the mean. Not followed of the ICCV paper: its network
+(Self2Self's), optimiser and zero-crossing stop; the size of its added noise was not at hand, DIP's own jitter
+stands in.
 """
 
 from __future__ import annotations
@@ -47,9 +51,9 @@ def stein_risk(answer: Tensor, moved: Tensor, noisy: Tensor, direction: Tensor, 
 
     .. math:: \frac1N \|f(z) - y\|^2 - \sigma^2 + \frac{2\sigma^2}{N} b^\top \frac{f(z + \epsilon b) - f(z)}{\epsilon}
 
-    ``noisy`` is y, ``answer`` f(z) to z = y or y plus noise of its own, ``moved`` f(z + epsilon b), ``direction`` b of
-    random signs, epsilon 0.001; all ``(1, C, H, W)``. The last term estimates the divergence (Ramani, Blu and Unser,
-    IEEE TIP 17, 2008, doi 10.1109/TIP.2008.2001404).
+    ``noisy`` is y, ``answer`` f(z) to z = y or y plus noise of its own, ``moved`` f(z + epsilon b),
+    ``direction`` b of random signs, epsilon 0.001; all ``(1, C, H, W)``. The last term estimates the
+    divergence (Ramani, Blu and Unser, IEEE TIP 17, 2008, doi 10.1109/TIP.2008.2001404).
     """
     divergence = (direction * (moved - answer)).mean() / _PROBE
     return F.mse_loss(answer, noisy) - sigma**2 + 2 * sigma**2 * divergence
@@ -58,7 +62,8 @@ def stein_risk(answer: Tensor, moved: Tensor, noisy: Tensor, direction: Tensor, 
 class _PriorObjective:
     """The objective of one noisy picture ``(1, C, H, W)``; ``given`` is what the network is fed with.
 
-    ``sigma`` on 0..1 chooses Stein's risk, None the distance to the noisy picture. ``last`` is the latest output.
+    ``sigma`` on 0..1 chooses Stein's risk, None the distance to the noisy picture. ``last`` is the latest
+    output.
     """
 
     capturable = True  # the host's part of a step, `after`, is no part of the loss
@@ -113,12 +118,13 @@ class _PriorObjective:
 
 @dataclass(frozen=True)
 class DIP(Method):
-    """Deep Image Prior: ``width`` channels at each of five scales, ``skip`` past them, ``inputs`` of fixed noise.
+    """Deep Image Prior: ``width`` channels at each of five scales, ``skip`` past them, ``inputs`` of fixed
+    noise.
 
-    ``jitter`` is the deviation of the noise added to the input in each step, ``average`` the decay of the running mean.
-    ``stopping``: after all ``steps`` (``"fixed"``), or by ``window`` and ``patience`` (``"variance"``). ``loss``: ``"mse"``,
-    or ``"sure"`` with ``sigma`` on 0..255 (None estimates it). ``short`` is no one's published setting: a network of a
-    quarter of the width and a patience of 300 steps.
+    ``jitter`` is the deviation of the noise added to the input in each step, ``average`` the decay of the
+    running mean. ``stopping``: after all ``steps`` (``"fixed"``), or by ``window`` and ``patience``
+    (``"variance"``). ``loss``: ``"mse"``, or ``"sure"`` with ``sigma`` on 0..255 (None estimates it).
+    ``short`` is no one's published setting: a network of a quarter of the width and a patience of 300 steps.
     """
 
     name: ClassVar[str] = "dip"
@@ -190,7 +196,8 @@ class DIP(Method):
 
     def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
         """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1] (values outside are welcome)."""
-        objective, average, watch = self.objective(noisy, circumstances), RunningAverage(self.average), circumstances.watch
+        objective, watch = self.objective(noisy, circumstances), circumstances.watch
+        average = RunningAverage(self.average)
         watched = replace(
             circumstances, watch=lambda fit, step: {**fit.told(), **(watch(fit, step) if watch else {})}
         )

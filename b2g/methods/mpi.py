@@ -1,16 +1,18 @@
 """MPI, masked pre-training and iterative filling (Ma et al., NeurIPS 2024, doi 10.48550/arXiv.2401.14966).
 
-A network that learnt to fill hidden pixels of clean photographs goes on filling those of the one noisy picture: each
-step hides a new random share, is fitted to the hidden values, and its answers enter a running mean at the hidden pixels
-alone. ``mpi`` starts from the published weights (48 627 ImageNet pictures), so it has a prior learned elsewhere;
-``mpi_scratch``, "MPI from scratch", is the same from random weights and has none.
+A network that learnt to fill hidden pixels of clean photographs goes on filling those of the one noisy
+picture: each step hides a new random share, is fitted to the hidden values, and its answers enter a running
+mean at the hidden pixels alone. ``mpi`` starts from the published weights (48 627 ImageNet pictures), so it
+has a prior learned elsewhere; ``mpi_scratch``, "MPI from scratch", is the same from random weights and has
+none.
 
-The official code (github.com/krennic999/MPI) has no licence; written from the stated settings and from the shapes in
-the weights file, which fix the network: picture times mask beside the mask (1 = visible, one per channel). Where the
-numbers are given by the code (Adam at 2e-3, 30 % hidden, normalisation by the picture at hand) they are followed.
-Not built: the real-noise recipe (85 or 90 % hidden, one mask for all channels, pixel-shuffle), which has weights of
-its own, and the pre-training. A gray picture goes through the colour network three times over and the channels of the
-answer are averaged; its mask is one for all channels, for a pixel hidden in one would be seen in the next.
+The official code (github.com/krennic999/MPI) has no licence; written from the stated settings and from the
+shapes in the weights file, which fix the network: picture times mask beside the mask (1 = visible, one per
+channel). Where the numbers are given by the code (Adam at 2e-3, 30 % hidden, normalisation by the picture at
+hand) they are followed. Not built: the real-noise recipe (85 or 90 % hidden, one mask for all channels,
+pixel-shuffle), which has weights of its own, and the pre-training. A gray picture goes through the colour
+network three times over and the channels of the answer are averaged; its mask is one for all channels, for a
+pixel hidden in one would be seen in the next.
 """
 
 from __future__ import annotations
@@ -46,8 +48,8 @@ class Filling:
 class FilledAverage:
     """The running mean of answers at the pixels that were hidden; it starts from the ``noisy`` picture.
 
-    In the engine in the place of :class:`b2g.fit.RunningAverage`. The start's bias stays in, as in the paper: of a
-    pixel hidden k times, ``decay ** k`` is still the noisy value.
+    In the engine in the place of :class:`b2g.fit.RunningAverage`. The start's bias stays in, as in the paper:
+    of a pixel hidden k times, ``decay ** k`` is still the noisy value.
     """
 
     def __init__(self, noisy: Tensor, decay: float):
@@ -101,7 +103,8 @@ class _FillingObjective:
 
 @dataclass(frozen=True)
 class _Filled(Method):
-    """Iterative filling: ``masked`` is the share of hidden values, ``average`` the decay at a hidden pixel."""
+    """Iterative filling: ``masked`` is the share of hidden values, ``average`` the decay at a hidden
+    pixel."""
 
     source: ClassVar[str] = "Ma et al., NeurIPS 2024, doi 10.48550/arXiv.2401.14966"
 
@@ -143,10 +146,11 @@ class _Filled(Method):
 
 @dataclass(frozen=True)
 class MPI(_Filled):
-    """MPI from its published weights. ``official``: 1000 steps; ``faster``: the authors' 200 steps at decay 0.90.
+    """MPI from its published weights. ``official``: 1000 steps; ``faster``: the authors' 200 steps at decay
+    0.90.
 
-    ``statistics``: the network normalises by the picture at hand (``"batch"``, the official code), or by what is
-    stored with the weights (``"stored"``).
+    ``statistics``: the network normalises by the picture at hand (``"batch"``, the official code), or by what
+    is stored with the weights (``"stored"``).
     """
 
     name: ClassVar[str] = "mpi"

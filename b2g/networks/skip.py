@@ -1,10 +1,10 @@
 """The hourglass with thin skips of Deep Image Prior, which MPI widens and trains in advance.
 
 Ulyanov, Vedaldi and Lempitsky, IJCV 128, 2020, doi 10.1007/s11263-020-01303-4; Ma et al., NeurIPS 2024, doi
-10.48550/arXiv.2401.14966. Every convolution but the last is followed by batch normalisation and LeakyReLU(0.2), 3x3
-ones mirror the border, the way down is by strides, and a 1x1 convolution at every level carries what the picture has
-there past the levels below. Both methods normalise by the statistics of the pass at hand; MPI's published file holds
-those of its training, too, which an untouched network needs.
+10.48550/arXiv.2401.14966. Every convolution but the last is followed by batch normalisation and
+LeakyReLU(0.2), 3x3 ones mirror the border, the way down is by strides, and a 1x1 convolution at every level
+carries what the picture has there past the levels below. Both methods normalise by the statistics of the pass
+at hand; MPI's published file holds those of its training, too, which an untouched network needs.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class SkipShape:
     """The shape of a :class:`Skip`; the defaults are Deep Image Prior's.
 
     ``scales`` halvings, ``width`` channels at each, ``skip`` channels past it, and the way ``up`` again:
-    ``"bilinear"`` or ``"nearest"``. ``statistics`` of the normalisation: of the pass at hand (``"batch"``), or those that
-    came with the weights (``"stored"``).
+    ``"bilinear"`` or ``"nearest"``. ``statistics`` of the normalisation: of the pass at hand (``"batch"``),
+    or those that came with the weights (``"stored"``).
     """
 
     width: int = 128
@@ -43,7 +43,8 @@ class SkipShape:
 
 
 class _StoredNorm(nn.BatchNorm2d):
-    """Batch normalisation by the statistics that came with the weights, while its scale and shift are fitted."""
+    """Batch normalisation by the statistics that came with the weights, while its scale and shift are
+    fitted."""
 
     def forward(self, features: Tensor) -> Tensor:
         return F.batch_norm(
@@ -69,7 +70,8 @@ class _Layer(nn.Module):
 
 
 class _Level(nn.Module):
-    """One level: the skip, the two layers down, and those that join what comes up from below with the skip."""
+    """One level: the skip, the two layers down, and those that join what comes up from below with the
+    skip."""
 
     def __init__(self, channels: int, shape: SkipShape):
         super().__init__()
@@ -93,7 +95,8 @@ class _Level(nn.Module):
 class Skip(nn.Module):
     """``forward(input)``: ``(B, channels, H, W)`` to an estimate ``(B, answers, H, W)`` in (0, 1).
 
-    Any size: the input is mirrored to the next multiple of 2^scales, twice that at least, and the answer cropped.
+    Any size: the input is mirrored to the next multiple of 2^scales, twice that at least, and the answer
+    cropped.
     """
 
     def __init__(self, channels: int, answers: int, shape: SkipShape = SkipShape()):
@@ -136,7 +139,8 @@ def published_names(scales: int = 5) -> dict[str, str]:
 
 
 def load_published(network: Skip, path) -> None:
-    """Give ``network`` the weights of a file of MPI's layout, and its stored statistics if the network takes any."""
+    """Give ``network`` the weights of a file of MPI's layout, and its stored statistics if the network takes
+    any."""
     names = published_names(network.shape.scales)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)["params"]
