@@ -81,27 +81,32 @@ def test_the_pairs_go_from_noisier_to_noisy():
 def test_the_cycle_pulls_the_second_answer_to_the_first(kind):
     """For f = a y by hand; the slope by a runs through the second answer alone."""
     given, slope = torch.rand(2, 1, 8, 8), torch.tensor(0.6, requires_grad=True)
-    method = IDDP(corruption=kind, warm=0.5)
+    method = IDDP(corruption=kind, warm=0.5, weight=3)
     run = lambda picture: slope * picture  # noqa: E731
-    loss = method.loss_of(run, Drawn(given), torch.tensor(0.5), SIGMA, torch_generator(5))
-    prior = 0.6 * given
-    again = corrupt(prior, given, kind, SIGMA, torch_generator(5))
-    assert float(loss.detach()) == pytest.approx(float((0.6 * again - prior).square().mean()), rel=1e-5)
+    loss, generator = method.loss_of(run, Drawn(given), torch.tensor(0.5), SIGMA, torch_generator(5)), torch_generator(5)
+    prior, shown = 0.6 * given, noisier(given, SIGMA, generator)
+    again = corrupt(prior, given, kind, SIGMA, generator)
+    first, second = 0.6 * shown - given, 0.6 * again - prior
+    assert float(loss.detach()) == pytest.approx(float(first.square().mean() + 3 * second.square().mean()), rel=1e-5)
     loss.backward()
-    assert float(slope.grad) == pytest.approx(float((2 * (0.6 * again - prior) * again).mean()), rel=1e-4)
+    assert float(slope.grad) == pytest.approx(float((2 * first * shown + 6 * second * again).mean()), rel=1e-4)
     warm = method.loss_of(run, Drawn(given), torch.tensor(0.49), SIGMA, torch_generator(5))
     pairs = NoisyAsClean().loss_of(run, Drawn(given), torch.tensor(0.49), SIGMA, torch_generator(5))
     assert torch.equal(warm, pairs) and not torch.equal(warm, loss)
 
 
-def test_a_network_that_changes_nothing_has_no_loss_under_signs():
-    """Why the cycle cannot start by itself; fresh noise, which such a network keeps, is a loss."""
+@pytest.mark.parametrize("kind, answer, cycle", [
+    ("signs", lambda p: p, 0.0), ("gaussian", lambda p: p, SIGMA**2),
+    ("signs", torch.zeros_like, 0.0), ("gaussian", torch.zeros_like, 0.0),
+])  # fmt: skip
+def test_why_the_cycle_needs_the_pairs(kind, answer, cycle):
+    """A constant answer costs it nothing, nor under random signs does an answer that changes nothing."""
     given = torch.rand(1, 3, 64, 64)
-    losses = {
-        kind: float(IDDP(corruption=kind).loss_of(lambda p: p, Drawn(given), torch.tensor(0.9), SIGMA, torch_generator(0)))
-        for kind in ("signs", "gaussian")
-    }
-    assert losses["signs"] == 0 and losses["gaussian"] == pytest.approx(SIGMA**2, rel=0.05)
+    whole, pairs = (
+        float(IDDP(corruption=kind, warm=warm).loss_of(answer, Drawn(given), torch.tensor(0.9), SIGMA, torch_generator(0)))
+        for warm in (0.5, 1.0)
+    )
+    assert whole - pairs == pytest.approx(cycle, rel=0.05, abs=1e-7) and pairs > 0
 
 
 def test_random_signs_keep_the_size_of_what_was_removed(generator):
@@ -192,6 +197,7 @@ def test_a_killed_fit_goes_on_to_the_same_bytes(name, tmp_path, monkeypatch):
     ("noisier2noise", dict(draws=0), "draws must be at least 1, not 0"),
     ("noisier2noise", dict(noise="poisson"), "noisier2noise has no setting 'noise': its settings are sigma, strength"),
     ("iddp", dict(warm=0), r"warm is the share of steps before the cycle and must lie in \(0, 1\], not 0.0"),
+    ("iddp", dict(weight=0), "weight is what the cycle counts beside the pairs and must be positive, not 0.0"),
     ("iddp", dict(warm=1.5), r"warm .* \(0, 1\], not 1.5"),
     ("iddp", dict(corruption="poisson"), "corruption must be one of gaussian, signs, not 'poisson'"),
     ("noisy_as_clean", dict(side=15), "side must be at least 16, not 15"),

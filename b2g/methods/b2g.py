@@ -2,8 +2,8 @@ r"""Blind2Grad (Song, Shuai, Si and Li, AIMS Mathematics 10(6), 2025, doi 10.393
 
 A network fitted to the one noisy picture: dual mask (Eq. 3.1 to 3.3), gradient-regularised loss (Eq. 3.9), T-Standout
 (Eq. 3.11), channel attention (Eq. 3.12), all in the loop of Eq. 3.10. No code was published; every sentence
-that leaves a choice is a field below, and the profiles are named sets of choices: ``paper`` and ``faithful`` are the
-paper's, ``masked`` keeps its masks alone, ``fast`` and ``best`` go beyond it.
+that leaves a choice is a field below, and the profiles are named sets of choices: ``paper``, ``faithful`` and ``real``
+are the paper's, ``masked`` keeps its masks alone, ``fast`` and ``best`` go beyond it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from b2g.fitted import fit_picture
 from b2g.losses import COMBINATIONS, OPERATORS, b2g_loss, uniform_loss
 from b2g.loop import PILOTS, VISIBLE, BlindSpotLoop, MaskLaw
 from b2g.method import Circumstances, Denoised, Method, added_later, check_choice, check_least
-from b2g.methods.b2g_profiles import BEST, FAITHFUL, FAST, MASKED, PAPER, SMOKE
+from b2g.methods.b2g_profiles import BEST, FAITHFUL, FAST, MASKED, PAPER, REAL, SMOKE
 from b2g.methods.lichi import LIChI
 from b2g.methods.nl_ridge import NLRidge
 from b2g.network import Architecture, EncoderDecoder
@@ -91,6 +91,7 @@ class B2G(Method):
     profiles: ClassVar[dict[str, dict]] = {
         "paper": PAPER,
         "faithful": FAITHFUL,
+        "real": REAL,
         "masked": MASKED,
         "best": BEST,
         "fast": FAST,
