@@ -349,7 +349,7 @@ def test_a_killed_fit_goes_on_to_the_same_bytes(name, tmp_path, monkeypatch):
     (Pixel2Pixel, dict(side=15), "side is 0 .* at least 16 pixels, not 15"),
     (Pixel2Pixel, dict(width=0), "width must be at least 1"),
     (Pixel2Pixel, dict(learning_rate=0), "learning_rate must be positive"),
-    (NLR, dict(keep=1), "keep is the share of entries that stay; it must lie between 0 and 1, not 1.0"),
+    (NLR, dict(keep=1), "keep is the share of entries that stay, between 0 and 1, not 1.0"),
     (NLR, dict(consistency=-0.1), "consistency is a weight"),
     (NLR, dict(stride=0), "stride must be at least 1"),
     (NLR, dict(patch=1), "patch must be at least 2"),

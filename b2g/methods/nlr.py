@@ -113,7 +113,7 @@ class NLR(Method):
     def __post_init__(self):
         super().__post_init__()
         if not 0.0 < self.keep < 1.0:
-            raise B2GError(f"keep is the share of entries that stay; it must lie between 0 and 1, not {self.keep}.")
+            raise B2GError(f"keep is the share of entries that stay, between 0 and 1, not {self.keep}.")
         if not self.consistency >= 0:
             raise B2GError(f"consistency is a weight and must be at least 0, not {self.consistency}.")
         if self.side and self.side < 32:
