@@ -122,7 +122,7 @@ class APBSN(_Asymmetric, Method):
     profiles: ClassVar[dict[str, dict]] = {
         "official": {},
         "short": dict(steps=300, learning_rate=1e-3, width=32, blocks=4, batch=2, refinements=0),
-        "smoke": dict(steps=150, learning_rate=3e-3, width=16, blocks=2, batch=1, train_stride=2, test_stride=1,
+        "smoke": dict(steps=100, learning_rate=3e-3, width=32, blocks=1, batch=1, train_stride=2, test_stride=1,
                       refinements=0),
     }
 

@@ -17,6 +17,15 @@ from torch import Tensor, nn
 SLOPE = 0.1  # of the half-plane network's LeakyReLU
 
 
+def _start(network: nn.Module, gain: float, last: nn.Conv2d) -> None:
+    """First weights under which features keep their size: ``gain`` is for the nonlinearity behind all but the ``last``."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            here = 1.0 if module is last else gain
+            nn.init.normal_(module.weight, std=(here / module.weight[0].numel()) ** 0.5)
+            nn.init.zeros_(module.bias)
+
+
 class CentrallyMaskedConv2d(nn.Conv2d):
     """A convolution whose kernel has no middle: the answer at a pixel never sees that pixel (sides kept)."""
 
@@ -60,7 +69,8 @@ class DilatedBlindSpot(nn.Module):
     """AP-BSN's network: two branches of dilations 2 and 3, merged by 1x1 convolutions.
 
     ``(B, C, H, W)`` to the same shape, any size. The published ``width`` 128 and 9 ``blocks`` a branch have
-    3 656 131 weights in colour; the paper states 3.66 M.
+    3 656 131 weights in colour; the paper states 3.66 M. The first weights are ours: made for ReLU, quiet
+    residual blocks, and an answer that starts at mid-gray, without which a short fit may lose a channel for good.
     """
 
     def __init__(self, channels: int, width: int = 128, blocks: int = 9):
@@ -72,6 +82,11 @@ class DilatedBlindSpot(nn.Module):
             nn.Conv2d(2 * width, width, 1), nn.ReLU(), nn.Conv2d(width, half, 1), nn.ReLU(),
             nn.Conv2d(half, half, 1), nn.ReLU(), nn.Conv2d(half, channels, 1),
         )  # fmt: skip
+        _start(self, 2.0, self.tail[-1])
+        nn.init.constant_(self.tail[-1].bias, 0.5)
+        for module in self.modules():
+            if isinstance(module, _Dilated):
+                nn.init.normal_(module.layers[-1].weight, std=0.1 / width**0.5)
 
     def forward(self, picture: Tensor) -> Tensor:
         features = self.head(picture)
@@ -142,11 +157,7 @@ class HalfPlane(nn.Module):
         self.branch = _Upward(channels, width, depth)
         self.merge = nn.ModuleList((nn.Conv2d(8 * width, 8 * width, 1), nn.Conv2d(8 * width, 2 * width, 1)))
         self.last = nn.Conv2d(2 * width, answers, 1)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                gain = 1.0 if module is self.last else 2.0 / (1 + SLOPE**2)
-                nn.init.normal_(module.weight, std=(gain / module.weight[0].numel()) ** 0.5)
-                nn.init.zeros_(module.bias)
+        _start(self, 2.0 / (1 + SLOPE**2), self.last)
 
     def _two(self, picture: Tensor, turns: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """The features of two opposite directions: one batch, since both have the same sides."""
