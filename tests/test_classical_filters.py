@@ -62,14 +62,15 @@ def held_out(method, picture, knob, phases):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size, channels, stride, every", [((20, 19), 3, 4, False), ((17, 18), 1, 3, True)])
 def test_j_invariant_calibration_is_the_best_of_all_candidates(name, size, channels, stride, every):
-    picture = noisy(*size, channels, 60)
+    ramp = np.broadcast_to(np.linspace(0.2, 0.8, size[1])[:, None], (*size, channels)).astype(np.float32)
+    picture = b2g.add_noise(ramp if channels == 3 else ramp[..., 0], "gaussian", 25, seed=0)
     method = METHODS[name](candidates=5, stride=stride, all_pixels=every, answer="j_invariant")
     whole = [(y, x) for y in range(stride) for x in range(stride)]
     phases = whole if every else [(2, 0)]  # of scikit-image's numbered grids the middle one
     knobs = np.exp(np.linspace(np.log(method.knobs[0]), np.log(method.knobs[1]), 5))
     losses = [np.nanmean((held_out(method, picture, knob, phases) - picture) ** 2) for knob in knobs]
     best = int(np.argmin(losses))
-    assert sorted(losses)[1] > (1 + 1e-5) * losses[best] and max(losses) > 1.02 * losses[best]  # a real choice
+    assert sorted(losses)[1] > (1 + 1e-5) * losses[best] and max(losses) > 1.01 * losses[best]  # a real choice
     found = method(batch(picture))
     assert found.history[0][method.knob] == pytest.approx(knobs[best], rel=1e-9)
     assert found.history[0]["held_out_loss"] == pytest.approx(losses[best], rel=1e-6)
