@@ -169,7 +169,7 @@ OTHER_OF = {  # where a setting's name has other values than in OTHER
     "noise2self": dict(answer="blind"),
     "noise2void": dict(error="squared"),
     "mpi": dict(statistics="stored"),
-    "dip": dict(loss="sure", stopping="fixed"),
+    "dip": dict(loss="sure", stopping="variance"),
     "blind2unblind": dict(output="blind"),
     "blind2unblind_many": dict(output="blind", weights="other.safetensors", recipe="full"),
     "neighbor2neighbor_many": dict(weights="other.safetensors", recipe="full"),
