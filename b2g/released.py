@@ -19,6 +19,7 @@ from torch import Tensor
 
 from b2g.errors import B2GError
 from b2g.files import carried, replacing
+from b2g.method import canonical_json
 
 COLUMNS = ("name", "file", "sha256", "bytes", "recipe", "record")
 MOST_BYTES = 5_000_000
@@ -33,7 +34,8 @@ def write_weights(path: Path, state: dict[str, Tensor], header: dict[str, str]) 
         name: (value.half() if value.is_floating_point() and value.ndim > 1 else value).cpu().contiguous()
         for name, value in state.items()
     }
-    content = save(kept, header)
+    # One entry: several would stand in the file in any order, and equal weights would not be equal files.
+    content = save(kept, {"b2g": canonical_json(header)})
     with replacing(path) as file:
         file.write(content)
     return hashlib.sha256(content).hexdigest()
@@ -43,11 +45,11 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The state (floats as float32) and the header of a file that :func:`write_weights` wrote."""
     try:
         with safe_open(path, "pt") as file:
-            header = dict(file.metadata() or {})
+            header = json.loads((file.metadata() or {}).get("b2g", "{}"))
             state = {name: file.get_tensor(name) for name in file.keys()}
     except FileNotFoundError:
         raise B2GError(f"weights {path} do not exist; name a file that 'b2g train' wrote.") from None
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise B2GError(f"{path} is not a whole safetensors file; name one that 'b2g train' wrote.") from error
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, header
 
@@ -98,6 +100,8 @@ def release(path: Path, data: Path) -> dict:
     """
     path, data = Path(path), Path(data)
     _, header = read_weights(path)
+    if "recipe" not in header:
+        raise B2GError(f"{path} was not written by 'b2g train'; only what it wrote can be released.")
     record = path.with_suffix(".json")
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
