@@ -1,4 +1,4 @@
-"""Non-local means, wavelet shrinkage, total variation: calibration against loops, the sigma rules, gains, refusals."""
+"""Non-local means, wavelets, total variation: calibration against loops, rules for sigma, gains, refusals."""
 
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ def test_j_invariant_calibration_is_the_best_of_all_candidates(name, size, chann
     knobs = np.exp(np.linspace(np.log(method.knobs[0]), np.log(method.knobs[1]), 5))
     losses = [np.nanmean((held_out(method, picture, knob, phases) - picture) ** 2) for knob in knobs]
     best = int(np.argmin(losses))
-    assert sorted(losses)[1] > (1 + 1e-5) * losses[best] and max(losses) > 1.01 * losses[best]  # a real choice
+    assert max(losses) > 1.01 * losses[best]  # a real choice
     found = method(batch(picture))
     assert found.history[0][method.knob] == pytest.approx(knobs[best], rel=1e-9)
     assert found.history[0]["held_out_loss"] == pytest.approx(losses[best], rel=1e-6)
