@@ -1,11 +1,14 @@
-r"""The Gaussian likelihood of a pixel under a blind-spot network, and the mean of its clean value given the pixel.
+r"""The Gaussian likelihood of a pixel under a blind-spot network, and the mean of its clean value given the
+pixel.
 
-The network says of each clean pixel x, unseen, that it is normal with mean mu and covariance Sigma_x over the channels;
-white noise of variance sigma^2 makes the noisy one y normal with Sigma_y = Sigma_x + sigma^2 I. Minimised is
+The network says of each clean pixel x, unseen, that it is normal with mean mu and covariance Sigma_x over the
+channels; white noise of variance sigma^2 makes the noisy one y normal with Sigma_y = Sigma_x + sigma^2 I.
+Minimised is
 
 .. math:: \tfrac12 (y - \mu)^T \Sigma_y^{-1} (y - \mu) + \tfrac12 \log |\Sigma_y|,
 
-and the answer takes the pixel itself back in: (Sigma_x^-1 + I / sigma^2)^-1 (Sigma_x^-1 mu + y / sigma^2), which is
+and the answer takes the pixel itself back in: (Sigma_x^-1 + I / sigma^2)^-1 (Sigma_x^-1 mu + y / sigma^2),
+which is
 
 .. math:: E[x \mid y] = y - \sigma^2 \Sigma_y^{-1} (y - \mu).
 
@@ -26,7 +29,8 @@ def answers_for(channels: int) -> int:
 
 
 def mean_and_covariance(answers: Tensor, channels: int) -> tuple[Tensor, Tensor]:
-    """mu ``(B, C, H, W)`` and Sigma_x = A^T A ``(B, C, C, H, W)`` of answers ``(B, C + C (C + 1) / 2, H, W)``.
+    """mu ``(B, C, H, W)`` and Sigma_x = A^T A ``(B, C, C, H, W)`` of answers ``(B, C + C (C + 1) / 2, H,
+    W)``.
 
     A is upper triangular, row by row in the last answers; whatever these are, Sigma_x is a covariance.
     """
@@ -39,7 +43,8 @@ def mean_and_covariance(answers: Tensor, channels: int) -> tuple[Tensor, Tensor]
 
 
 def _cholesky(matrix: Tensor) -> Rows:
-    """The lower triangular factor of ``(B, C, C, H, W)``, entry by entry: thousands of tiny matrices at once."""
+    """The lower triangular factor of ``(B, C, C, H, W)``, entry by entry: thousands of tiny matrices at once.
+    """
     rows: Rows = []
     for i in range(matrix.shape[1]):
         row: list[Tensor] = []
@@ -77,8 +82,8 @@ def _noisy_factor(covariance: Tensor, sigma: Tensor | float) -> Rows:
 def negative_log_likelihood(noisy: Tensor, mean: Tensor, covariance: Tensor, sigma: Tensor | float) -> Tensor:
     """The mean over pixels of the loss above (without its constant C/2 log 2 pi), ``()``.
 
-    ``noisy``, ``mean`` ``(B, C, H, W)``, ``covariance`` as :func:`mean_and_covariance` gives it; ``sigma`` is positive,
-    in the picture's units, a number or ``(B, 1, H, W)``.
+    ``noisy``, ``mean`` ``(B, C, H, W)``, ``covariance`` as :func:`mean_and_covariance` gives it; ``sigma`` is
+    positive, in the picture's units, a number or ``(B, 1, H, W)``.
     """
     rows = _noisy_factor(covariance, sigma)
     square = sum(part.square() for part in _solve_lower(rows, noisy - mean))

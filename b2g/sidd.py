@@ -1,8 +1,9 @@
 """SIDD's validation blocks, which everyone fetches on their own: `load("sidd_validation/07-31")`.
 
-The two files ValidationNoisyBlocksSrgb.mat and ValidationGtBlocksSrgb.mat hold 40 scenes of 32 blocks each, bytes
-(40, 32, 256, 256, 3). They are found in `folder`, or in the folder that the environment's B2G_SIDD names. Scenes and
-blocks are counted from 01. Source: Abdelhamed, Lin and Brown, CVPR 2018, doi 10.1109/CVPR.2018.00182.
+The two files ValidationNoisyBlocksSrgb.mat and ValidationGtBlocksSrgb.mat hold 40 scenes of 32 blocks each,
+bytes (40, 32, 256, 256, 3). They are found in `folder`, or in the folder that the environment's B2G_SIDD
+names. Scenes and blocks are counted from 01. Source: Abdelhamed, Lin and Brown, CVPR 2018, doi
+10.1109/CVPR.2018.00182.
 """
 
 import hashlib
@@ -28,7 +29,8 @@ def is_sidd(name) -> bool:
 
 def names() -> list[str]:
     """The 1280 names, sorted."""
-    return [f"{DATASET}/{scene:02d}-{block:02d}" for scene in range(1, SCENES + 1) for block in range(1, BLOCKS + 1)]
+    scenes, blocks = range(1, SCENES + 1), range(1, BLOCKS + 1)
+    return [f"{DATASET}/{scene:02d}-{block:02d}" for scene in scenes for block in blocks]
 
 
 def load_block(name: str, part: str = "clean", folder=None) -> np.ndarray:
@@ -61,8 +63,8 @@ def digest(name: str, folder=None) -> str:
 def _folder(folder) -> Path:
     folder = folder if folder is not None else os.environ.get("B2G_SIDD", "")
     if not str(folder):
-        raise B2GError(f"SIDD's validation blocks are fetched by hand: set B2G_SIDD to the folder with {FILES['noisy']} "
-                       f"and {FILES['clean']}")
+        raise B2GError(f"SIDD's validation blocks are fetched by hand: set B2G_SIDD to the folder with "
+                       f"{FILES['noisy']} and {FILES['clean']}")
     return Path(folder)
 
 
@@ -84,11 +86,14 @@ def _read(path: Path, changed: int, size: int) -> np.ndarray:
     try:
         content = loadmat(path)
     except NotImplementedError:
-        raise B2GError(f"{path} is a file of MATLAB 7.3, which SciPy does not read; save it again with -v7") from None
+        raise B2GError(f"{path} is a file of MATLAB 7.3, which SciPy does not read; save it again with "
+                       "-v7") from None
     except Exception as error:
         raise B2GError(f"{path} is not a whole MATLAB file; get it again from SIDD's page") from error
     blocks = content.get(path.stem)
-    if not isinstance(blocks, np.ndarray) or blocks.dtype != np.uint8 or blocks.ndim != 5 or blocks.shape[-1] != 3:
-        raise B2GError(f"{path} has no array {path.stem} of bytes (scenes, blocks, height, width, 3); get SIDD's own file")
+    of_bytes = isinstance(blocks, np.ndarray) and blocks.dtype == np.uint8
+    if not of_bytes or blocks.ndim != 5 or blocks.shape[-1] != 3:
+        raise B2GError(f"{path} has no array {path.stem} of bytes (scenes, blocks, height, width, 3); get "
+                       "SIDD's own file")
     blocks.setflags(write=False)
     return blocks

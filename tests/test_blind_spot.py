@@ -214,9 +214,9 @@ def test_a_killed_fit_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     (APBSNMany, dict(width=0), "width must be at least 1"),
     (APBSNMany, dict(replaced=-0.1), "replaced is a share"),
     (APBSNMany, dict(recipe="huge"), "has no recipe 'huge'"),
-    (HQSSL, dict(train_sigma=-5), "train_sigma .* must be positive, not -5.0"),
-    (HQSSL, dict(sigma=0), "sigma .* must be positive, not 0.0"),
-    (HQSSL, dict(reward=-1), "reward .* at least 0"),
+    (HQSSL, dict(train_sigma=-5), "train_sigma.* must be positive, not -5.0"),
+    (HQSSL, dict(sigma=0), "sigma.* must be positive, not 0.0"),
+    (HQSSL, dict(reward=-1), "reward.* at least 0"),
     (HQSSL, dict(width=0), "width must be at least 1"),
     (HQSSL, dict(depth=0), "depth must be at least 1"),
 ])  # fmt: skip
@@ -283,7 +283,9 @@ def test_the_learned_level_is_a_channel_and_its_reward_a_part_of_the_loss(genera
 
 
 def test_a_learned_level_settles_at_the_noises_own():
-    """Where the network is right and certain, the loss is least at the true level, a little above with the reward."""
+    """Where the network is right and certain, the loss is least at the true level, a little above with the
+    reward.
+    """
     random = np.random.RandomState(0)
     mean = torch.from_numpy(random.uniform(0, 1, (1, 3, 64, 64)))
     given = mean + 0.1 * torch.from_numpy(random.standard_normal(mean.shape))

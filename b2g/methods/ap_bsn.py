@@ -1,17 +1,18 @@
-"""AP-BSN (Lee, Son and Lee, CVPR 2022, doi 10.1109/CVPR52688.2022.01720): a blind-spot network for a camera's noise.
+"""AP-BSN (Lee, Son and Lee, CVPR 2022, doi 10.1109/CVPR52688.2022.01720): for a camera's noise.
 
-Noise that neighbours share would let a blind spot be guessed, so the picture is taken apart into every fifth pixel for
-the fit, and into every second one, with less aliasing, for the answer: the asymmetry of the name. Last, a few of the
-noisy pixels are put back into the answer at random, and the network sees the whole of it once more
-(random-replacing refinement, the mean of 8).
+Noise that neighbours share would let a blind spot be guessed, so the picture is taken apart into every fifth
+pixel for the fit, and into every second one, with less aliasing, for the answer: the asymmetry of the name.
+Last, a few of the noisy pixels are put back into the answer at random, and the network sees the whole of it
+once more (random-replacing refinement, the mean of 8).
 
-The published method learns from many noisy pictures (``ap_bsn_many``); ``ap_bsn`` fits the same network to crops of the
-one picture, for which no official recipe exists, so the number of steps is ours. Written from the stated facts: network
-of 3.66 M weights, strides 5 and 2, padding 2, L1, Adam 1e-4, batches of 8 crops of 120 pixels, 8 refinements of
-share 0.16. Readings: the parts go through the network as a batch, each in a frame of two black pixels, so no part sees
-another; every entry is put back on its own, all channels apart; the refinement works at stride 1. Not followed: the rate's
-fall to a tenth twice in 20 epochs is a cosine here, from the first of these falls on; the training set is not SIDD's
-noisy pictures but BSDS500's with white noise, for which strides of 1 would do better.
+The published method learns from many noisy pictures (``ap_bsn_many``); ``ap_bsn`` fits the same network to
+crops of the one picture, for which no official recipe exists, so the number of steps is ours. Written from
+the stated facts: network of 3.66 M weights, strides 5 and 2, padding 2, L1, Adam 1e-4, batches of 8 crops of
+120 pixels, 8 refinements of share 0.16. Readings: the parts go through the network as a batch, each in a
+frame of two black pixels, so no part sees another; every entry is put back on its own, all channels apart;
+the refinement works at stride 1. Not followed: the rate's fall to a tenth twice in 20 epochs is a cosine
+here, from the first of these falls on; the training set is not SIDD's noisy pictures but BSDS500's with white
+noise, for which strides of 1 would do better.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ LEAST = 3  # pixels of a part's side
 
 
 def in_parts(run: Run, picture: Tensor, stride: int, pad: int = 2) -> Tensor:
-    """``run`` on every ``stride``-th pixel of ``picture`` ``(B, C, H, W)``, put together again: the same shape.
+    """``run`` on every ``stride``-th pixel of ``picture`` ``(B, C, H, W)``, put together again: the same
+    shape.
 
-    Each part stands in a frame of ``pad`` zeros. A picture that is no multiple of ``stride`` grows by repeated
-    border pixels, which fall into other parts than their originals: the answer stays blind to its own pixel. A picture
-    whose parts would be smaller than 3 pixels takes a smaller stride.
+    Each part stands in a frame of ``pad`` zeros. A picture that is no multiple of ``stride`` grows by
+    repeated border pixels, which fall into other parts than their originals: the answer stays blind to its
+    own pixel. A picture whose parts would be smaller than 3 pixels takes a smaller stride.
     """
     height, width = picture.shape[-2:]
     stride = max(1, min(stride, height // LEAST, width // LEAST))
@@ -53,8 +55,11 @@ def in_parts(run: Run, picture: Tensor, stride: int, pad: int = 2) -> Tensor:
     return shuffle_up(answer, stride, height, width)
 
 
-def refined(run: Run, noisy: Tensor, answer: Tensor, passes: int, share: float, generator: torch.Generator) -> Tensor:
-    """Random-replacing refinement: the mean answer to ``answer`` with a random ``share`` of ``noisy`` put back.
+def refined(
+    run: Run, noisy: Tensor, answer: Tensor, passes: int, share: float, generator: torch.Generator
+) -> Tensor:
+    """Random-replacing refinement: the mean answer to ``answer`` with a random ``share`` of ``noisy`` put
+    back.
 
     Both ``(B, C, H, W)``; without ``passes`` the answer as it is.
     """
@@ -72,9 +77,10 @@ def refined(run: Run, noisy: Tensor, answer: Tensor, passes: int, share: float, 
 
 @dataclass(frozen=True)
 class _Asymmetric:
-    """What both forms of AP-BSN can set. ``train_stride``, ``test_stride``: of the parts in the fit and in the answer;
-    for noise that is independent from pixel to pixel, 1 is best. ``refinements``, ``replaced``: number and share of
-    the random-replacing refinement. ``width``, ``blocks``: of the network (:class:`DilatedBlindSpot`).
+    """What both forms of AP-BSN can set. ``train_stride``, ``test_stride``: of the parts in the fit and in
+    the answer; for noise that is independent from pixel to pixel, 1 is best. ``refinements``, ``replaced``:
+    number and share of the random-replacing refinement. ``width``, ``blocks``: of the network
+    (:class:`DilatedBlindSpot`).
     """
 
     train_stride: int = 5
@@ -87,7 +93,8 @@ class _Asymmetric:
 
     def check(self) -> None:
         """Refuse what cannot be."""
-        for name, least in dict(train_stride=1, test_stride=1, pad=0, refinements=0, width=1, blocks=0).items():
+        lowest = dict(train_stride=1, test_stride=1, pad=0, refinements=0, width=1, blocks=0)
+        for name, least in lowest.items():
             check_least(name, getattr(self, name), least)
         if not 0.0 <= self.replaced < 1.0:
             raise B2GError(f"replaced is a share of the pixels and must lie in [0, 1), not {self.replaced}.")
@@ -110,8 +117,8 @@ class _Asymmetric:
 class APBSN(_Asymmetric, Method):
     """AP-BSN fitted to one picture: ``batch`` crops of ``side`` pixels a step, flipped and turned at random.
 
-    ``official`` is the published network and rate; ``short`` is ours, a smaller network at ten times the rate, without
-    the refinement, which blurs where a short fit leaves the network unsure.
+    ``official`` is the published network and rate; ``short`` is ours, a smaller network at ten times the
+    rate, without the refinement, which made the answer of so short a fit worse on a picture of SIDD.
     """
 
     name: ClassVar[str] = "ap_bsn"
@@ -122,8 +129,8 @@ class APBSN(_Asymmetric, Method):
     profiles: ClassVar[dict[str, dict]] = {
         "official": {},
         "short": dict(steps=300, learning_rate=1e-3, width=32, blocks=4, batch=2, refinements=0),
-        "smoke": dict(steps=100, learning_rate=3e-3, width=32, blocks=1, batch=1, train_stride=2, test_stride=1,
-                      refinements=0),
+        "smoke": dict(steps=100, learning_rate=3e-3, width=32, blocks=1, batch=1,
+                      train_stride=2, test_stride=1, refinements=0),
     }
 
     steps: int = 4000

@@ -1,18 +1,21 @@
-"""HQSSL (Laine, Karras, Lehtinen and Aila, NeurIPS 2019, doi 10.48550/arXiv.1901.10277): four half planes and a posterior.
+"""HQSSL (Laine, Karras, Lehtinen and Aila, NeurIPS 2019, doi 10.48550/arXiv.1901.10277): four half planes and
+a posterior.
 
-The network sees all of the picture but the pixel in question, by construction, and says which colours that pixel may
-have: a mean and a covariance. It is trained by the likelihood of the noisy pixels themselves (:mod:`b2g.likelihood`). At
-the test the noisy pixel is let in again: the answer is the mean of the clean pixel given both.
+The network sees all of the picture but the pixel in question, by construction, and says which colours that
+pixel may have: a mean and a covariance. It is trained by the likelihood of the noisy pixels themselves
+(:mod:`b2g.likelihood`). At the test the noisy pixel is let in again: the answer is the mean of the clean
+pixel given both.
 
-The noise level is known, or learned beside the network as one number. The likelihood alone does not tell noise
-from what the network cannot foresee, so a learned level is rewarded a little (``reward``). The official code
-(github.com/NVlabs/selfsupervised-denoising, CC-BY-NC 4.0) draws the noise of its clean pictures anew for every crop; here
-it is frozen unless a recipe says otherwise.
+The noise level is known, or learned beside the network as one number. The likelihood alone does not tell
+noise from what the network cannot foresee, so a learned level is rewarded a little (``reward``). The official
+code (github.com/NVlabs/selfsupervised-denoising, CC-BY-NC 4.0) draws the noise of its clean pictures anew for
+every crop; here it is frozen unless a recipe says otherwise.
 
-Written from the stated facts: four rotated branches of one network, moved by one pixel before they merge, 2 million
-crops in batches of 4, rate 3e-4. Readings: a branch is Noise2Noise's U-Net (48 and 96 features), the merging
-layers have 384 and 96, the crops 256 pixels, the rate falls by a cosine over the last 30 %, no warming up; the reward's
-weight. Not built: a level estimated for each picture, and the laws of Poisson and impulse noise.
+Written from the stated facts: four rotated branches of one network, moved by one pixel before they merge, 2
+million crops in batches of 4, rate 3e-4. Readings: a branch is Noise2Noise's U-Net (48 and 96 features), the
+merging layers have 384 and 96, the crops 256 pixels, the rate falls by a cosine over the last 30 %, no
+warming up; the reward's weight. Not built: a level estimated for each picture, and the laws of Poisson and
+impulse noise.
 """
 
 from __future__ import annotations
@@ -55,8 +58,9 @@ class HalfPlaneWithNoise(nn.Module):
 class HQSSL(Trained):
     """Half-plane network, Gaussian likelihood, posterior mean.
 
-    ``train_sigma`` is the known level of the training's noise, on 0..255, which must be the recipe's; None: one level
-    for all training pictures is learned. ``sigma`` is the level of the picture at hand; None: that of the training.
+    ``train_sigma`` is the known level of the training's noise, on 0..255, which must be the recipe's; None:
+    one level for all training pictures is learned. ``sigma`` is the level of the picture at hand; None: that
+    of the training.
     """
 
     name: ClassVar[str] = "hqssl"
@@ -83,9 +87,9 @@ class HQSSL(Trained):
         for name in ("train_sigma", "sigma"):
             level = getattr(self, name)
             if level is not None and not level > 0:
-                raise B2GError(f"hqssl's {name} is a noise level on 0..255 and must be positive, not {level}.")
+                raise B2GError(f"hqssl's {name}, a noise level on 0..255, must be positive, not {level}.")
         if self.reward < 0:
-            raise B2GError(f"reward is the weight of a learned noise level and must be at least 0, not {self.reward}.")
+            raise B2GError(f"reward, of a learned noise level, must be at least 0, not {self.reward}.")
         check_least("width", self.width, 1)
         check_least("depth", self.depth, 1)
 

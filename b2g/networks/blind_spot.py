@@ -1,9 +1,9 @@
 """Networks that are blind by construction: no answer can depend on the noisy pixel that it stands for.
 
-:class:`DilatedBlindSpot` skips the middle of its first kernel and goes on in dilated steps that never come back to it
-(the light form of DBSN that AP-BSN uses: Lee, Son and Lee, CVPR 2022, doi 10.1109/CVPR52688.2022.01720).
-:class:`HalfPlane` looks upward only, in four rotations (Laine, Karras, Lehtinen and Aila, NeurIPS 2019,
-doi 10.48550/arXiv.1901.10277).
+:class:`DilatedBlindSpot` skips the middle of its first kernel and goes on in dilated steps that never come
+back to it (the light form of DBSN that AP-BSN uses: Lee, Son and Lee, CVPR 2022, doi
+10.1109/CVPR52688.2022.01720). :class:`HalfPlane` looks upward only, in four rotations (Laine, Karras,
+Lehtinen and Aila, NeurIPS 2019, doi 10.48550/arXiv.1901.10277).
 
 Both fill what lies outside of a picture with zeros: a mirror image would show a border pixel its own noise.
 """
@@ -18,7 +18,9 @@ SLOPE = 0.1  # of the half-plane network's LeakyReLU
 
 
 def _start(network: nn.Module, gain: float, last: nn.Conv2d) -> None:
-    """First weights under which features keep their size: ``gain`` is for the nonlinearity behind all but the ``last``."""
+    """First weights under which features keep their size: ``gain`` is for the nonlinearity behind all but the
+    ``last``.
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             here = 1.0 if module is last else gain
@@ -45,8 +47,9 @@ class _Dilated(nn.Module):
     def __init__(self, width: int, dilation: int):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation), nn.ReLU(), nn.Conv2d(width, width, 1)
-        )
+            nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation), nn.ReLU(),
+            nn.Conv2d(width, width, 1),
+        )  # fmt: skip
 
     def forward(self, features: Tensor) -> Tensor:
         return features + self.layers(features)
@@ -55,8 +58,8 @@ class _Dilated(nn.Module):
 def _branch(width: int, blocks: int, dilation: int) -> nn.Sequential:
     """A masked kernel of ``2 dilation - 1`` pixels, then steps of ``dilation``.
 
-    A sum of such steps that leads back to the middle would need a first step that is a multiple of ``dilation`` both
-    ways; the only one that short is the masked one.
+    A sum of such steps that leads back to the middle would need a first step that is a multiple of
+    ``dilation`` both ways; the only one that short is the masked one.
     """
     points = [layer for _ in range(2) for layer in (nn.Conv2d(width, width, 1), nn.ReLU())]
     return nn.Sequential(
@@ -68,9 +71,10 @@ def _branch(width: int, blocks: int, dilation: int) -> nn.Sequential:
 class DilatedBlindSpot(nn.Module):
     """AP-BSN's network: two branches of dilations 2 and 3, merged by 1x1 convolutions.
 
-    ``(B, C, H, W)`` to the same shape, any size. The published ``width`` 128 and 9 ``blocks`` a branch have
-    3 656 131 weights in colour; the paper states 3.66 M. The first weights are ours: made for ReLU, quiet
-    residual blocks, and an answer that starts at mid-gray, without which a short fit may lose a channel for good.
+    ``(B, C, H, W)`` to the same shape, any size. The published ``width`` 128 and 9 ``blocks`` a branch have 3
+    656 131 weights in colour; the paper states 3.66 M. The first weights are ours: made for ReLU, quiet
+    residual blocks, and an answer that starts at mid-gray, without which a short fit may lose a channel for
+    good.
     """
 
     def __init__(self, channels: int, width: int = 128, blocks: int = 9):
@@ -109,7 +113,8 @@ class UpwardConv2d(nn.Conv2d):
 
 
 def upward_pool(features: Tensor) -> Tensor:
-    """The largest of 2x2, moved down by a row first: an answer at rows 2i and 2i + 1 sees rows 2i - 1 and 2i only.
+    """The largest of 2x2, moved down by a row first: an answer at rows 2i and 2i + 1 sees rows 2i - 1 and 2i
+    only.
 
     Of an even number of rows the last has no place; odd columns grow by a zero at the right.
     """
@@ -128,7 +133,8 @@ class _Upward(nn.Module):
         for level in range(depth):
             below = width if level == 0 else 2 * width
             skipped = channels if level == depth - 1 else width
-            decoder.append(nn.Sequential(UpwardConv2d(below + skipped, 2 * width), UpwardConv2d(2 * width, 2 * width)))
+            first, second = UpwardConv2d(below + skipped, 2 * width), UpwardConv2d(2 * width, 2 * width)
+            decoder.append(nn.Sequential(first, second))
         self.decoder = nn.ModuleList(decoder)
 
     def forward(self, picture: Tensor) -> Tensor:
@@ -147,9 +153,11 @@ class _Upward(nn.Module):
 
 
 class HalfPlane(nn.Module):
-    """Four rotations through one upward network, each moved away by a row, turned back and merged by 1x1 convolutions.
+    """Four rotations through one upward network, each moved away by a row, turned back and merged by 1x1
+    convolutions.
 
-    ``(B, C, H, W)`` to ``(B, answers, H, W)``, any size. What the four see together is everything but the pixel itself.
+    ``(B, C, H, W)`` to ``(B, answers, H, W)``, any size. What the four see together is everything but the
+    pixel itself.
     """
 
     def __init__(self, channels: int, answers: int, width: int = 48, depth: int = 5):
