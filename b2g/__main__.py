@@ -1,4 +1,4 @@
-"""The command line: ``b2g denoise | score | noise | methods | datasets | sweep | records | verify``.
+"""The command line: ``b2g denoise | score | noise | methods | datasets | sweep | records | verify | train | release``.
 
 Exit code 0 when done, 2 with one sentence on the standard error for bad input, 130 when interrupted.
 """
@@ -12,9 +12,11 @@ import os
 import sys
 from pathlib import Path
 
+from b2g import catalogue
 from b2g.errors import B2GError
 from b2g.runs.command import add_commands, run_records, run_sweep, run_verify
 from b2g.tiles import OVERLAP, tiled
+from b2g.training_command import add_training_commands, run_release, run_train
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,11 +48,12 @@ def _parser() -> argparse.ArgumentParser:
     noise = commands.add_parser("noise", help="how much noise a picture has: an estimate of sigma on 0..255")
     noise.add_argument("pictures", nargs="+", metavar="PICTURE", help="a file, or a name such as set9/F16")
 
-    commands.add_parser("methods", help="the methods, what each may use, its profiles and source")
+    catalogue.add_command(commands)
     datasets = commands.add_parser("datasets", help="the data sets, or the pictures of one")
     datasets.add_argument("dataset", nargs="?")
     datasets.add_argument("--fetch", action="store_true", help="fetch and verify every picture of the data set")
     add_commands(commands)
+    add_training_commands(commands)
     return parser
 
 
@@ -204,16 +207,6 @@ def _size(batch) -> str:
     return f"{width}x{height} with {channels} channel{'s' if channels > 1 else ''}"
 
 
-def _methods(options) -> int:
-    from b2g.methods import METHODS
-
-    for name, method in METHODS.items():
-        print(f"{name}  [{method.label}]  {method.cost}")
-        print(f"    profiles: {', '.join(method.profiles)} (default {method.default_profile})")
-        print(f"    source: {method.source}")
-    return 0
-
-
 def _datasets(options) -> int:
     from b2g import datasets
 
@@ -231,8 +224,9 @@ def _datasets(options) -> int:
 
 
 _COMMANDS = {
-    "denoise": _denoise, "score": _score, "noise": _noise, "methods": _methods, "datasets": _datasets,
-    "sweep": run_sweep, "records": run_records, "verify": run_verify,
+    "denoise": _denoise, "score": _score, "noise": _noise, "methods": catalogue.run_methods, "datasets": _datasets,
+    "sweep": run_sweep, "records": run_records, "verify": run_verify, "train": run_train,
+    "release": run_release,
 }  # fmt: skip
 
 

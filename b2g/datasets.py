@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from b2g import sidd
 from b2g.errors import B2GError
 from b2g.fetch import fetch_file
 from b2g.files import carried
@@ -68,7 +69,12 @@ def describe() -> list[Dataset]:
 
 
 def names(dataset: str | None = None) -> list[str]:
-    """The names of all pictures, or of those of one data set, sorted."""
+    """The names of all pictures, or of those of one data set, sorted.
+
+    The blocks of "sidd_validation" (`b2g.sidd`) are named only when asked for: not everyone has them.
+    """
+    if dataset == sidd.DATASET:
+        return sidd.names()
     if dataset is not None and dataset not in _datasets():
         raise B2GError(f"data set {dataset!r} is not known; use one of {', '.join(_datasets())}")
     return [name for name in _listed() if dataset in (None, name.partition("/")[0])]
@@ -88,6 +94,8 @@ def info(name: str, part: str | None = None) -> Listed:
 
 def digest(name: str) -> str:
     """The SHA-256 that stands for a picture, from the manifest alone: of its file (a pair: of both), or its pixels."""
+    if sidd.is_sidd(name):
+        return sidd.digest(_split(name)[0])
     parts = _find(_split(name)[0])
     drawn = _characters().get(_split(name)[0])
     if drawn:
@@ -99,6 +107,8 @@ def digest(name: str) -> str:
 def size(name: str) -> tuple[int, int]:
     """Height and width of a picture or of its crop, from the manifest alone."""
     whole, crop = _split(name)
+    if sidd.is_sidd(whole):
+        return (crop[0], crop[0]) if crop else sidd.load_block(whole).shape[:2]
     listed = info(whole)
     if crop:
         return crop[0], crop[0]
@@ -131,6 +141,9 @@ def fetch(name: str) -> list[Path]:
 
 
 def _load(name, part):
+    if sidd.is_sidd(name):
+        picture = to_batch(sidd.load_block(_split(name)[0], part))
+        return _crop(picture.arrange(picture.batch), name)
     listed = info(name, part)
     array = _draw(listed) if listed.name.startswith("hanzi/") else _decode(_path(listed))
     picture = to_batch(array)

@@ -29,13 +29,14 @@ class Schedule:
     """How long and how fast: ``steps`` of Adam at ``learning_rate``.
 
     ``decay``: ``"constant"``; ``"cosine"`` from the rate to 0 over the last ``1 - decay_from`` of the steps;
-    ``"halve"`` multiplies by 0.5 once, at ``decay_from``.
+    ``"halve"`` multiplies by 0.5 at ``decay_from`` and, with more ``halvings``, at as many multiples of it.
     """
 
     steps: int
     learning_rate: float
     decay: str = "constant"
     decay_from: float = 0.0
+    halvings: int = 1
 
     def __post_init__(self):
         if self.steps < 1:
@@ -46,6 +47,8 @@ class Schedule:
             raise B2GError(f"decay must be one of {', '.join(SCHEDULES)}, not {self.decay!r}.")
         if not 0.0 <= self.decay_from <= 1.0:
             raise B2GError(f"decay_from is a share of the steps and must lie in [0, 1], not {self.decay_from}.")
+        if self.halvings < 1:
+            raise B2GError(f"halvings must be at least 1, not {self.halvings}.")
 
     def factor(self, step: int) -> float:
         """The multiple of ``learning_rate`` used at ``step`` (from 0)."""
@@ -53,7 +56,7 @@ class Schedule:
         if self.decay == "constant" or step < start:
             return 1.0
         if self.decay == "halve":
-            return 0.5
+            return 0.5 ** min(self.halvings, int(step / start) if start else self.halvings)
         return 0.5 * (1 + math.cos(math.pi * (step - start) / max(1.0, self.steps - start)))
 
 
@@ -150,6 +153,7 @@ def fit(
     checkpoint: Path | None = None,
     identity: str = "",
     engine: str = "auto",
+    stop: Callable[[int], bool] | None = None,
 ) -> Fit:
     """Minimise ``objective`` by Adam over ``schedule`` and return the running average and the history.
 
@@ -178,7 +182,8 @@ def fit(
     with bar:
         for step in range(start, schedule.steps):
             loss, estimate = take(step, schedule.learning_rate * schedule.factor(step))
-            if (step + 1) % log_every == 0 or step + 1 == schedule.steps:
+            last = step + 1 == schedule.steps or (stop is not None and stop(step + 1))
+            if (step + 1) % log_every == 0 or last:
                 seconds = spent + time.perf_counter() - began
                 shown = mean.value if mean is not None else estimate
                 history.append(_entry(step + 1, loss, shown, clean, seconds, label))
@@ -189,6 +194,8 @@ def fit(
                     bar.set_description_str(f"{label} ({take.engine})", refresh=False)
                 bar.set_postfix({k: f"{v:.4g}" for k, v in history[-1].items() if k in ("loss", "psnr")}, refresh=False)
             bar.update(1)
+            if last:
+                break
             if checkpoint is not None and time.perf_counter() - saved > 60:
                 seconds, saved = spent + time.perf_counter() - began, time.perf_counter()
                 _save(Path(checkpoint), identity, step + 1, seconds, objective, optimiser, mean, history)

@@ -19,6 +19,33 @@ from b2g.losses import gradient_magnitude, spatial_gradient
 NORMALISERS = ("window", "self2self")
 
 
+def dilated(features: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
+    """The 3x3 convolution whose nine pixels lie ``dilation`` apart, zeros outside; sides stay. On a CPU in float32."""
+    how = {"padding": dilation, "dilation": dilation}
+    if features.device.type != "cpu":
+        return F.conv2d(features, weight, bias, **how)
+    # PyTorch 2.13 on a CPU: the bfloat16 gradient of a dilated convolution writes outside of its memory.
+    with torch.autocast("cpu", enabled=False):
+        return F.conv2d(features.to(weight.dtype), weight, bias, **how)
+
+
+class DilatedConv2d(nn.Conv2d):
+    """A 3x3 convolution by :func:`dilated`."""
+
+    def __init__(self, channels_in: int, channels_out: int, dilation: int):
+        super().__init__(channels_in, channels_out, 3, padding=dilation, dilation=dilation)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return dilated(features, self.weight, self.bias, self.dilation[0])
+
+
+def convolution(channels_in: int, channels_out: int, dilation: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the sides."""
+    if dilation == 1:
+        return nn.Conv2d(channels_in, channels_out, 3, padding=1)
+    return DilatedConv2d(channels_in, channels_out, dilation)
+
+
 class MaskedConv2d(nn.Module):
     """A 3x3 convolution that sees visible pixels only (partial convolution).
 
@@ -29,23 +56,32 @@ class MaskedConv2d(nn.Module):
     ``normaliser``: ``"window"`` counts the entries of the window in all channels (9 C, as Liu et al. write), so a
     fully visible window is a plain convolution. ``"self2self"`` counts 9, as the official Self2Self code does, which
     divides a fully visible layer by its channels and starts training with a nearly silent deep path.
+
+    ``dilation`` is the distance of the window's nine pixels: at 2 or more, the nearest neighbours are not in it.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, normaliser: str = "window"):
+    def __init__(self, channels_in: int, channels_out: int, normaliser: str = "window", dilation: int = 1):
         super().__init__()
         if normaliser not in NORMALISERS:
             raise B2GError(f"normaliser must be one of {', '.join(NORMALISERS)}, not {normaliser!r}.")
-        self.convolution = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.convolution = convolution(channels_in, channels_out, dilation)
         self.entries = 9 * channels_in if normaliser == "window" else 9
 
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        channels = features.shape[1]
+        channels, dilation = features.shape[1], self.convolution.dilation[0]
         visible = mask.sum(1, keepdim=True) * (channels / mask.shape[1])
-        visible = F.avg_pool2d(visible, 3, stride=1, padding=1, divisor_override=1)
+        if dilation == 1:
+            visible = F.avg_pool2d(visible, 3, stride=1, padding=1, divisor_override=1)
+        else:  # average pooling knows no dilation
+            visible = dilated(visible, visible.new_ones(1, 1, 3, 3), None, dilation)
         seen = (visible > 0).to(features.dtype)
         scale = seen * (self.entries / visible.clamp_min(1.0)).to(features.dtype)
         bias = self.convolution.bias.to(features.dtype).view(1, -1, 1, 1)
-        plain = F.conv2d(features * mask, self.convolution.weight, padding=1)
+        weight = self.convolution.weight
+        if dilation == 1:
+            plain = F.conv2d(features * mask, weight, padding=1)
+        else:
+            plain = dilated(features * mask, weight, None, dilation)
         # The bias joins after scaling, so a window with nothing visible answers with the bias alone.
         return plain * scale + bias, seen
 

@@ -58,6 +58,21 @@ def uniform_pixel_mask(
     return torch.ones_like(numbers).scatter(-1, hidden, 0.0).reshape(shape)
 
 
+def stratified_mask(shape, masked: float, *, generator: torch.Generator, per_channel: bool = True) -> Tensor:
+    """Hide one pixel, anywhere, of every square cell: Noise2Void's stratified sampling; a mask (1 = kept).
+
+    The side of a cell is the whole number nearest to 1 / sqrt(``masked``), 2 at least. Hidden pixels then cannot
+    crowd, as independent draws would let them. Cells that the border cuts may hide none.
+    """
+    batch, channels, height, width = shape
+    cell = max(2, round(_check_fraction("masked", masked) ** -0.5)) if masked > 0 else height + width
+    rows, columns = -(-height // cell), -(-width // cell)
+    drawn = (_uniform((batch, channels, rows, columns), generator, per_channel) * cell**2).long()
+    drawn = drawn.repeat_interleave(cell, -2).repeat_interleave(cell, -1)[..., :height, :width]
+    across, down = (torch.arange(side, device=drawn.device) % cell for side in (width, height))
+    return (drawn != down[:, None] * cell + across).float()
+
+
 def grid_masks(height: int, width: int, cell: int = 4, *, device=None) -> Tensor:
     """The ``cell**2`` fixed masks that hide one pixel of every ``cell x cell`` square, ``(cell**2, 1, H, W)``.
 
@@ -69,6 +84,29 @@ def grid_masks(height: int, width: int, cell: int = 4, *, device=None) -> Tensor
     columns = torch.arange(width, device=device)[None, :] % cell
     position = rows * cell + columns
     return torch.stack([(position != k).float()[None] for k in range(cell * cell)])
+
+
+def ring_mean(picture: Tensor) -> Tensor:
+    """The mean of every pixel's eight neighbours, weights 1 (edge) and 1/2 (corner): ``(B, C, H, W)``, same shape.
+
+    The border is mirrored without its last pixel, so that no pixel is its own neighbour.
+    """
+    padded = torch.nn.functional.pad(picture, (1, 1, 1, 1), mode="reflect")
+    beside = padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:]
+    above, below = padded[..., :-2, :], padded[..., 2:, :]
+    edges = beside + above[..., 1:-1] + below[..., 1:-1]
+    corners = above[..., :-2] + above[..., 2:] + below[..., :-2] + below[..., 2:]
+    return (edges + corners / 2) / 6
+
+
+def ring_fill(picture: Tensor, mask: Tensor) -> Tensor:
+    """``picture`` ``(B, C, H, W)`` with the hidden pixels of ``mask`` (1 = kept) replaced by :func:`ring_mean`.
+
+    A mask of one channel, or a stack of masks for one picture, is broadcast. Where no two hidden pixels touch, as
+    in :func:`grid_masks`, the result depends on no hidden pixel. Noise2Self's fill, which Blind2Unblind took over
+    with zeros around the picture; mirrored here, because zeros darken its border.
+    """
+    return torch.where(mask > 0.5, picture, ring_mean(picture))
 
 
 def detail_distance(noisy: Tensor, estimate: Tensor, over: str = "channel") -> Tensor:

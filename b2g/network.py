@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from b2g.errors import B2GError
-from b2g.layers import NORMALISERS, ChannelAttention, GradientLayer, MaskedConv2d, TStandout, dropout
+from b2g.layers import NORMALISERS, ChannelAttention, GradientLayer, MaskedConv2d, TStandout, convolution, dropout
 
 PLACES = ("none", "half", "all")
 CHOICES = {
@@ -46,6 +46,7 @@ class Architecture:
     a ``"sigmoid"`` keeps the answer in (0, 1), ``"linear"`` leaves it free.
     ``masked_layers``: masked convolutions in the whole encoder (``"all"``, Self2Self) or only at the entry
     (``"first"``, "masked convolution first"): behind the first layer hardly a window is without a visible pixel.
+    ``dilation`` is the distance of the pixels in a window of the encoder and of the head, which sees the picture itself.
     """
 
     width: int = 48
@@ -64,14 +65,16 @@ class Architecture:
     dropout: str = "all"
     rate: float = 0.3
     output: str = "sigmoid"
+    dilation: int = 1
 
     def __post_init__(self):
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise B2GError(f"{name} must be one of {', '.join(allowed)}, not {getattr(self, name)!r}.")
-        for name, value, least in (("width", self.width, 1), ("head", min(self.head), 1), ("depth", self.depth, 2)):
-            if value < least:
-                raise B2GError(f"{name} must be at least {least}, not {getattr(self, name)}.")
+        for name, least in (("width", 1), ("head", 1), ("depth", 2), ("dilation", 1)):
+            value = getattr(self, name)
+            if (min(value) if name == "head" else value) < least:
+                raise B2GError(f"{name} must be at least {least}, not {value}.")
         if not 0.0 <= self.rate < 1.0:
             raise B2GError(f"rate is the share of units to drop and must lie in [0, 1), not {self.rate}.")
 
@@ -83,9 +86,9 @@ class _Encode(nn.Module):
         super().__init__()
         self.masked = masked
         if masked:
-            self.convolution = MaskedConv2d(channels_in, channels_out, shape.normaliser)
+            self.convolution = MaskedConv2d(channels_in, channels_out, shape.normaliser, shape.dilation)
         else:
-            self.convolution = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+            self.convolution = convolution(channels_in, channels_out, shape.dilation)
         self.norm = _batch_norm(channels_out) if shape.norm == "all" else nn.Identity()
 
     def forward(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,9 +107,9 @@ class _Decode(nn.Module):
         first, middle, last = channels
         here = lambda option: option == "all" or option == place  # noqa: E731
         self.rate = shape.rate if here(shape.dropout) else 0.0
-        self.first = nn.Conv2d(first, middle, 3, padding=1)
+        self.first = convolution(first, middle, shape.dilation)
         self.gradient = GradientLayer() if shape.gradient_features and place == "half" else None
-        self.second = nn.Conv2d(middle * (2 if self.gradient else 1), last, 3, padding=1)
+        self.second = convolution(middle * (2 if self.gradient else 1), last, shape.dilation)
         self.norms = nn.ModuleList(
             _batch_norm(n) if shape.norm != "none" else nn.Identity() for n in (middle, last)
         )
@@ -137,7 +140,7 @@ def _batch_norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, track_running_stats=False)
 
 
-def _mirror(tensor: Tensor, height: int, width: int) -> Tensor:
+def mirror(tensor: Tensor, height: int, width: int) -> Tensor:
     """Grow to ``height x width`` by mirroring rightward and downward, as often as the size asks."""
 
     def index(size: int, wanted: int) -> Tensor:
@@ -166,10 +169,12 @@ class EncoderDecoder(nn.Module):
         levels = []
         for level in range(depth - 1, 0, -1):
             below = width if level == depth - 1 else 2 * width
-            levels.append(_Decode((below + width, 2 * width, 2 * width), shape, "half" if level == 1 else "deep"))
+            place = "half" if level == 1 else "deep"
+            # Behind the pooling neighbours lie two pixels apart and more.
+            levels.append(_Decode((below + width, 2 * width, 2 * width), replace(shape, dilation=1), place))
         self.decoder = nn.ModuleList(levels)
         self.head = _Decode((2 * width + channels, *shape.head), _head_shape(shape), "full")
-        self.last = nn.Conv2d(shape.head[-1], answers or channels, 3, padding=1)
+        self.last = convolution(shape.head[-1], answers or channels, shape.dilation)
         self.last_rate = shape.rate if shape.dropout == "all" and shape.standout != "all" else 0.0
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -192,8 +197,8 @@ class EncoderDecoder(nn.Module):
         grown = [max(least, -(-side // step) * step) for side in (height, width)]
         seen = image * mask
         if grown != [height, width]:
-            seen, mask = _mirror(seen, *grown), _mirror(mask, *grown)
-            guide = None if guide is None else _mirror(guide, *grown)
+            seen, mask = mirror(seen, *grown), mirror(mask, *grown)
+            guide = None if guide is None else mirror(guide, *grown)
         if image.is_contiguous(memory_format=torch.channels_last):
             seen = seen.contiguous(memory_format=torch.channels_last)
         return self._run(seen, mask, generator, guide)[..., :height, :width]

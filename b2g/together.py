@@ -35,7 +35,8 @@ CPU_BYTES = 2**30
 SMALL = 128 * 128  # pixels: a larger picture is expected to keep a GPU busy by itself; not yet measured
 OWN = ("network", "noisy", "generator", "loss_of")
 # Settings beside which a method works from one picture's noise level, of which a stack would have but one for all.
-APART = {"noise": "gaussian", "posterior": "none"}
+# A mosaic (shuffle) is made in the method's call, which a stack goes around.
+APART = {"noise": "gaussian", "posterior": "none", "shuffle": 1}
 
 
 class OwnFlips(nn.Module):

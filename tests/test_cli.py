@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import re
 import shlex
@@ -289,12 +290,42 @@ def test_score_prints_the_measures_of_the_package(capsys):
     assert lines[0] == "PSNR inf dB" and lines[1].startswith("SSIM 1.0000") and len(lines) == 2
 
 
-def test_methods_lists_every_method_with_its_profiles(capsys):
+def test_methods_lists_every_method_with_its_facts_by_label(capsys):
     assert run("methods") == 0
+    head, *groups = capsys.readouterr().out.rstrip("\n").split("\n\n")
+    starts = [head.index(title) for title in ("name", "label", "cost", "default", "profiles", "source")]
+    cells = [[[line[a:b].strip() for a, b in zip(starts, [*starts[1:], None])] for line in group.split("\n")]
+             for group in groups]  # fmt: skip
+    assert sorted(row[0] for rows in cells for row in rows) == sorted(METHODS)
+    assert len({rows[0][1] for rows in cells}) == len(cells) == len({m.label for m in METHODS.values()})
+    for rows in cells:
+        for name, label, *facts in rows:
+            method = METHODS[name]
+            profiles = ", ".join(method.profiles)
+            assert label == method.label == rows[0][1]
+            assert facts == [method.cost, method.default_profile, profiles, method.source]
+
+
+@pytest.mark.parametrize("name", ["zs_n2n", "nlm"])
+def test_methods_with_a_name_tells_its_settings(name, capsys):
+    method = METHODS[name]
+    assert run("methods", name) == 0
     out = capsys.readouterr().out
-    for name, method in METHODS.items():
-        assert re.search(rf"^{name}  \[{method.label}\]", out, re.M) and method.source in out
-        assert f"profiles: {', '.join(method.profiles)} (default {method.default_profile})" in out
+    for fact in (method.label, method.cost, method.source, method.__doc__.strip()[:60]):
+        assert fact in out
+    for field in dataclasses.fields(method):
+        assert f"\n  {field.name} = {field.default!r}\n" in out
+    for profile, changes in method.profiles.items():
+        default = " (the default)" if profile == method.default_profile else ""
+        told = ", ".join(f"{key}={value!r}" for key, value in changes.items()) or "nothing"
+        assert f"\n  {profile}{default}: {told}\n" in out
+
+
+def test_an_inherited_setting_is_explained_and_an_unknown_method_refused(capsys):
+    assert run("methods", "tv") == 0 and "``stride`` is the distance" in capsys.readouterr().out
+    assert run("methods", "median") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("b2g methods: method 'median' is not known; choose one of b2g,") and error.count("\n") == 1
 
 
 def test_datasets_lists_the_sets_and_the_pictures_of_one(capsys):

@@ -84,7 +84,14 @@ def test_schedules_are_their_closed_forms_and_are_used(decay, decay_from, closed
     assert moved.tolist() == pytest.approx([-0.01 * sum(factors)] * 3, rel=1e-5)
 
 
+def test_the_rate_may_be_halved_several_times():
+    schedule = Schedule(100, 0.01, "halve", 0.2, halvings=4)
+    assert [schedule.factor(step) for step in range(100)] == [0.5 ** (step // 20) for step in range(100)]
+    assert Schedule(10, 0.01, "halve", 0.2, halvings=2).factor(9) == 0.25
+
+
 @pytest.mark.parametrize("settings, sentence", [
+    (dict(halvings=0), "halvings must be at least 1, not 0"),
     (dict(steps=0), "steps must be at least 1, not 0"),
     (dict(learning_rate=0.0), "learning_rate must be positive, not 0.0"),
     (dict(learning_rate=float("nan")), "learning_rate must be positive, not nan"),
@@ -341,3 +348,15 @@ def test_a_watch_is_asked_at_every_entry_and_its_numbers_are_taken_up():
     # What the fit itself says cannot be overwritten.
     assert [entry["loss"] for entry in result.history] == pytest.approx([-2.7, -5.7, -7.2], rel=1e-4)
     assert torch.is_grad_enabled()
+
+
+def test_a_fit_that_is_told_to_stop_ends_there_with_an_entry_of_its_history():
+    told = []
+
+    def stop(done):
+        told.append(done)
+        return done == 7
+
+    result = fit(Slope(), Schedule(20, 0.1), log_every=5, stop=stop)
+    assert [entry["step"] for entry in result.history] == [5, 7] and told == [1, 2, 3, 4, 5, 6, 7]
+    assert len(fit(Slope(), Schedule(20, 0.1), log_every=5).history) == 4

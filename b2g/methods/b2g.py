@@ -2,8 +2,8 @@ r"""Blind2Grad (Song, Shuai, Si and Li, AIMS Mathematics 10(6), 2025, doi 10.393
 
 A network fitted to the one noisy picture: dual mask (Eq. 3.1 to 3.3), gradient-regularised loss (Eq. 3.9), T-Standout
 (Eq. 3.11), channel attention (Eq. 3.12), all in the loop of Eq. 3.10. No code was published; every sentence
-that leaves a choice is a field below, and the profiles are named sets of choices: ``paper`` and ``faithful`` are the
-paper's, ``masked`` keeps its masks alone, ``fast`` and ``best`` go beyond it.
+that leaves a choice is a field below, and the profiles are named sets of choices: ``paper``, ``faithful`` and ``real``
+are the paper's, ``masked`` keeps its masks alone, ``fast`` and ``best`` go beyond it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from torch import Tensor
 
 from b2g.anscombe import estimate_photons, through_gaussian
 from b2g.errors import B2GError
-from b2g.fit import RunningAverage, Schedule, build, fit, mean_of_passes
+from b2g.fit import RunningAverage, Schedule, build, mean_of_passes
+from b2g.fitted import fit_picture
 from b2g.losses import COMBINATIONS, OPERATORS, b2g_loss, uniform_loss
 from b2g.loop import PILOTS, VISIBLE, BlindSpotLoop, MaskLaw
 from b2g.method import Circumstances, Denoised, Method, added_later, check_choice, check_least
-from b2g.methods.b2g_profiles import BEST, FAITHFUL, FAST, MASKED, PAPER, SMOKE
+from b2g.methods.b2g_profiles import BEST, FAITHFUL, FAST, MASKED, PAPER, REAL, SMOKE
 from b2g.methods.lichi import LIChI
 from b2g.methods.nl_ridge import NLRidge
 from b2g.network import Architecture, EncoderDecoder
@@ -29,6 +30,7 @@ from b2g.noise import given_or_estimated
 from b2g.posterior import POSTERIORS, posterior_mean
 from b2g.recorrupt import RecorruptedLoop
 from b2g.seeds import seed_for, torch_generator
+from b2g.shuffle import from_mosaic, to_mosaic
 from b2g.window import Canvas
 
 CHOICES = {
@@ -77,6 +79,10 @@ class B2G(Method):
     a step looks at (0: the whole picture; answers are then averaged per pixel, :class:`b2g.window.Canvas`),
     ``weights`` the decay of averaged weights, ``posterior`` lets the noisy pixel back into a blind estimate
     (:mod:`b2g.posterior`), ``pilot="patches"`` takes x_m from ``patches``.
+
+    Real noise, which neighbouring pixels share: the paper's "dilated convolution" is drawn in a supplement that is not
+    public. Read here as ``dilation`` of the windows at full resolution (:class:`b2g.network.Architecture`). ``shuffle``,
+    not in the paper, fits the mosaic of every ``shuffle``-th pixel in the picture's place (:mod:`b2g.shuffle`).
     """
 
     name: ClassVar[str] = "b2g"
@@ -86,6 +92,7 @@ class B2G(Method):
     profiles: ClassVar[dict[str, dict]] = {
         "paper": PAPER,
         "faithful": FAITHFUL,
+        "real": REAL,
         "masked": MASKED,
         "best": BEST,
         "fast": FAST,
@@ -144,13 +151,15 @@ class B2G(Method):
     weights: float = added_later(0.0)
     posterior: str = added_later("none")
     depth: int = added_later(5)
+    dilation: int = added_later(1)
+    shuffle: int = added_later(1)
 
     def __post_init__(self):
         super().__post_init__()
         self.schedule(), self.architecture(), self.law(), RunningAverage(self.average)  # each refuses what cannot be
         for name, allowed in CHOICES.items():
             check_choice(name, getattr(self, name), allowed)
-        for name, least in (("passes", 1), ("draws", 0), ("side", 0)):
+        for name, least in (("passes", 1), ("draws", 0), ("side", 0), ("shuffle", 1)):
             check_least(name, getattr(self, name), least)
         self._check_input()
 
@@ -206,6 +215,8 @@ class B2G(Method):
 
     def objective(self, noisy: Tensor, circumstances: Circumstances) -> BlindSpotLoop | RecorruptedLoop:
         """The network and its loop, ready to be fitted to ``noisy`` ``(1, C, H, W)`` on its device."""
+        if self.shuffle > 1:
+            return replace(self, shuffle=1).objective(to_mosaic(noisy, self.shuffle), circumstances)
         generator = torch_generator(seed_for("masks", circumstances.seed), noisy.device)
         if self.input == "recorrupted":
             return self._recorrupted(noisy, circumstances, generator)
@@ -259,17 +270,14 @@ class B2G(Method):
 
         ``other(picture, sigma)`` denoises Gaussian noise, ``sigma`` in the picture's units.
         """
+        if self.shuffle > 1:
+            return self._shuffled(noisy, circumstances, other)
         if self.noise == "poisson":
             return self._stabilised(noisy, circumstances, other)
         loop = self.objective(noisy, circumstances)
         windows = self.side or self.input == "recorrupted"
-        result = fit(
-            loop, self.schedule(), average=Canvas(noisy, self.average) if windows else self.average,
-            clean=circumstances.clean, progress=circumstances.progress,
-            label=self.name, checkpoint=circumstances.checkpoint,
-            identity=circumstances.identity(self, noisy), watch=circumstances.watch,
-            log_every=circumstances.log_every, engine=circumstances.engine,
-        )  # fmt: skip
+        average = Canvas(noisy, self.average) if windows else self.average
+        result = fit_picture(self, loop, self.schedule(), noisy, circumstances, average=average)
         estimate, share = result.average, 1.0
         with loop.settled() if self.input == "recorrupted" else nullcontext():
             if self.answer != "average":
@@ -280,6 +288,15 @@ class B2G(Method):
         if self.posterior != "none":
             estimate = posterior_mean(estimate, noisy, self._sigma(noisy), self.posterior)
         return Denoised(estimate, result.history), share
+
+    def _shuffled(self, noisy: Tensor, circumstances: Circumstances, other: Gaussian | None) -> tuple[Denoised, float]:
+        """The mosaic of the picture's parts is denoised, and put together again."""
+        if circumstances.watch is not None:
+            raise B2GError("watch compares with the clean picture, not with its mosaic; leave out shuffle.")
+        clean = None if circumstances.clean is None else to_mosaic(circumstances.clean, self.shuffle)
+        own = replace(circumstances, clean=clean)
+        answer, share = replace(self, shuffle=1).beside(to_mosaic(noisy, self.shuffle), own, other)
+        return replace(answer, estimate=from_mosaic(answer.estimate, self.shuffle, *noisy.shape[-2:])), share
 
     def _stabilised(self, noisy: Tensor, circumstances: Circumstances, other: Gaussian | None) -> tuple[Denoised, float]:
         """Poisson noise: the number of photons is estimated, the Anscombe transform makes the noise Gaussian.

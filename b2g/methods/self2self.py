@@ -14,7 +14,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from b2g.errors import B2GError
-from b2g.fit import Schedule, build, fit, mean_of_passes
+from b2g.fit import Schedule, build, mean_of_passes
+from b2g.fitted import fit_picture
 from b2g.losses import uniform_loss
 from b2g.loop import BlindSpotLoop, MaskLaw
 from b2g.method import Circumstances, Denoised, Method, check_least
@@ -82,10 +83,5 @@ class Self2Self(Method):
     def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
         """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1] (values outside are welcome)."""
         loop = self.objective(noisy, circumstances)
-        result = fit(
-            loop, self.schedule(), average=0.99, clean=circumstances.clean,
-            progress=circumstances.progress, label=self.name, checkpoint=circumstances.checkpoint,
-            identity=circumstances.identity(self, noisy), watch=circumstances.watch,
-            log_every=circumstances.log_every, engine=circumstances.engine,
-        )  # fmt: skip
+        result = fit_picture(self, loop, self.schedule(), noisy, circumstances, average=0.99)
         return Denoised(mean_of_passes(loop.predict, self.passes, circumstances.progress), result.history)

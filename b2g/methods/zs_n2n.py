@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from b2g.fit import Schedule, autocast, build, fit
+from b2g.fit import Schedule, autocast, build
+from b2g.fitted import fit_picture
 from b2g.method import Circumstances, Denoised, Method, check_least
-from b2g.metrics import psnr
 from b2g.seeds import seed_for
 
 
@@ -117,18 +117,7 @@ class ZSN2N(Method):
         height, width = noisy.shape[-2:]
         objective = self.objective(noisy, circumstances)
         answer = lambda: objective.clean(objective.noisy)[..., :height, :width].clamp(0, 1)  # noqa: E731
-        result = fit(
-            objective, self.schedule(), progress=circumstances.progress, label=self.name,
-            checkpoint=circumstances.checkpoint, identity=circumstances.identity(self, noisy),
-            watch=_watching(circumstances, answer), log_every=circumstances.log_every, engine=circumstances.engine,
-        )  # fmt: skip
+        result = fit_picture(self, objective, self.schedule(), noisy, circumstances, answer=answer)
         with torch.no_grad():
             return Denoised(answer(), result.history)
 
-
-def _watching(circumstances: Circumstances, answer):
-    """The circumstances' watch, with the PSNR that the engine cannot show, since no running answer is kept."""
-    clean, watch = circumstances.clean, circumstances.watch
-    if clean is None:
-        return watch
-    return lambda objective, step: {"psnr": psnr(clean, answer()), **(watch(objective, step) if watch else {})}

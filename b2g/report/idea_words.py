@@ -13,6 +13,7 @@ IDEAS = {
                        "detail_threshold", "detail_over", "detail_fraction", "dual_from", "refresh"),
     "pilot": ("patches", "draws", "pilot"),
     "window": ("side", "window", "stride"),
+    "noise that neighbours share": ("dilation", "shuffle"),
     "learning rate": ("learning_rate", "decay", "decay_from"),
     "steps": ("steps",),
     "averages": ("weights", "answer", "average", "passes"),

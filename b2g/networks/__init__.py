@@ -1,0 +1,1 @@
+"""Networks that several methods share, one file each."""
