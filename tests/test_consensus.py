@@ -233,3 +233,22 @@ def test_what_cannot_be_is_refused(settings, sentence):
     with pytest.raises(B2GError, match=sentence) as raised:
         Consensus.profile(None, **settings)
     assert "\n" not in str(raised.value)
+
+
+def test_the_patch_denoisers_profile_is_the_members_and_the_one_that_weighs(monkeypatch):
+    """With NL-Ridge's official profile: joint colours, so another answer than the default's."""
+    method, asked = held(monkeypatch).changed(patches_profile="official"), []
+    plain = RecorruptedLoop.share_beside
+
+    def told(self, other):
+        asked.append(other(self.noisy, 0.2))
+        return plain(self, other)
+
+    monkeypatch.setattr(RecorruptedLoop, "share_beside", told)
+    answer = method(batch(), WHERE)
+    share = answer.history[-1]["share"]
+    network = B2G.profile("smoke", sigma=25.0)(batch(), WHERE).estimate
+    patches = NLRidge.profile("official", sigma=25.0)(batch(), WHERE).estimate
+    assert torch.allclose(answer.estimate, share * network + (1 - share) * patches, atol=1e-6)
+    assert torch.equal(asked[0], NLRidge.profile("official", sigma=0.2 * 255)(batch()).estimate)
+    assert not torch.equal(asked[0], NLRidge.profile(sigma=0.2 * 255)(batch()).estimate)

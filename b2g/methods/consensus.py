@@ -26,6 +26,8 @@ from b2g.seeds import seed_for
 class Consensus(Method):
     """The mean of ``networks`` fits of ``b2g`` (its profile ``network``) and of the patch-based denoiser ``patches``.
 
+    ``patches_profile`` names the patch denoiser's own settings; ``""`` is its default.
+
     ``weighing="fixed"`` takes ``weight`` as the networks' share; ``"held"`` takes the share for which the mean is nearest to
     pixels that the fit never saw (:meth:`b2g.recorrupt.RecorruptedLoop.share_beside`). ``sigma`` as in the members; None
     estimates it once for both. ``noise="poisson"`` tells both members to expect Poisson noise. The identity names
@@ -40,7 +42,7 @@ class Consensus(Method):
     default_profile: ClassVar[str] = "fast"
     profiles: ClassVar[dict[str, dict]] = {
         "fast": dict(weighing="held"),  # halves lose where the picture is small, since the network then learns noise
-        "best": dict(network="best", weighing="held"),
+        "best": dict(patches_profile="fine", weighing="held"),  # a longer fit would add less, and cost more
         "halves": {},
         "smoke": dict(network="smoke", patches="nl_ridge"),
     }  # fmt: skip
@@ -52,6 +54,7 @@ class Consensus(Method):
     noise: str = "gaussian"
     sigma: float | None = None
     weighing: str = added_later("fixed")
+    patches_profile: str = added_later("")
 
     def __post_init__(self):
         super().__post_init__()
@@ -73,7 +76,11 @@ class Consensus(Method):
     def members(self, sigma: float | None = None) -> tuple[B2G, Method]:
         """The two members, configured; told ``sigma`` (on 0..255) where they take one."""
         noise = {"noise": self.noise, "sigma": sigma if self.noise == "gaussian" else None}
-        return B2G.profile(self.network, **noise), PATCHES[self.patches].profile(**noise)
+        return B2G.profile(self.network, **noise), self._other(**noise)
+
+    def _other(self, **told) -> Method:
+        """The patch denoiser, configured."""
+        return PATCHES[self.patches].profile(self.patches_profile or None, **told)
 
     def identity(self) -> str:
         """As every method's, with the members' own identities: they change when a profile does."""
@@ -102,7 +109,7 @@ class Consensus(Method):
 
     def _patched(self, noisy: Tensor, sigma: float) -> Tensor:
         """The patch denoiser's answer to Gaussian noise; ``sigma`` in the picture's units."""
-        return PATCHES[self.patches].profile(sigma=255 * sigma)(noisy).estimate
+        return self._other(sigma=255 * sigma)(noisy).estimate
 
     def _place(self, circumstances: Circumstances, index: int):
         """Where the fit of one network is saved, so that it goes on after a kill."""

@@ -45,7 +45,9 @@ class LIChI(Method):
     cost: ClassVar[str] = "some ten seconds on a CPU (256x256)"
     default_profile: ClassVar[str] = "opponent"
     profiles: ClassVar[dict[str, dict]] = {
-        "official": {}, "opponent": dict(colour="opponent", stride=4, steps=6), "smoke": dict(patch=(7, 5), group=(16, 32), window=15, steps=4),
+        "official": {}, "opponent": dict(colour="opponent", stride=4, steps=6),
+        "fine": dict(colour="opponent"),  # the paper's numbers: a little better, at twice the time
+        "smoke": dict(patch=(7, 5), group=(16, 32), window=15, steps=4),
     }  # fmt: skip
 
     sigma: float | None = None

@@ -28,7 +28,8 @@ IDEAS = {
     "posterior": ("posterior",),
     "colours": ("colour",),
     "noise level": ("sigma", "photons"),
-    "members": ("network", "networks", "weight", "weighing"),
+    "members": ("network", "networks", "weight", "weighing",
+                "patches_profile"),
 }
 METHOD = "method"  # another method, or another kind of the same
 ORDER = (*IDEAS, METHOD, TOGETHER)
