@@ -3,8 +3,10 @@
 Wang, Li, Zhuang, Chen, Liang and Sun, Early stopping for deep image prior, TMLR 2023, doi
 10.48550/arXiv.2112.06074. A fit to one noisy picture first learns the picture and then the noise. The
 variance of its last W outputs falls on the way to the picture and rises again with the noise; the fit ends
-when it has found no smaller one for P steps, and the answer is what it had at the least. The paper's W is 100
-and its P 1000. Its variant with an exponential mean, which spares the memory of W pictures, is not built.
+when it has found no smaller one for P steps, and the answer is what it had at the least. W = 100 and P = 1000
+are those of the authors' notebook for denoising (github.com/sun-umn/Early_Stopping_for_DIP, ES_WMV.ipynb,
+MIT), of at most 5000 steps; the paper's own text was not at hand. The variant with an exponential mean (its
+ES_EMV.ipynb), which spares the memory of W pictures, is not built.
 """
 
 from __future__ import annotations
@@ -28,10 +30,11 @@ class LeastVariance:
 
     .. math:: \frac{1}{W} \sum_{w=t-W+1}^{t} \Bigl\| x_w - \frac{1}{W} \sum_{i=t-W+1}^{t} x_i \Bigr\|^2,
 
-    divided here by the number of pixels. ``window`` is W, ``patience`` P; ``step`` is the number of outputs
-    at the least, ``variance`` the latest, None until W outputs are there. The ``answer`` is what is given
+    divided here, as in the notebook, by the number of values. ``window`` is W, ``patience`` P; ``step`` is the
+    number of outputs at the least, ``variance`` the latest, in squares of the picture's units, None until W
+    outputs are there. The ``answer`` is what is given
     ``lag`` steps after the least (patience at most), for answers that are means of earlier outputs; None if
-    the fit has ended before.
+    the fit has ended before. The lag is ours: the notebook marks the output at the least itself.
     """
 
     def __init__(self, window: int, patience: int, lag: int = 0):
@@ -61,7 +64,8 @@ class LeastVariance:
         self.seen += 1
         if self.seen < self.window:
             return False
-        self.variance = float((self.squares - self.total.square().sum() / self.window) / (self.window * new.numel()))
+        spread = self.squares - self.total.square().sum() / self.window
+        self.variance = float(spread / (self.window * new.numel()))
         if self.variance < self.least:
             self.least, self.step, self.answer = self.variance, self.seen, None
         if self.seen - self.step == self.lag:

@@ -192,12 +192,12 @@ def test_the_safety_net_returns_to_a_copy_that_the_next_step_has_proved():
 # ---- Deep Image Prior ----
 
 
-def test_the_profiles_of_dip_say_what_the_notebook_and_the_paper_say():
+def test_the_profiles_of_dip_say_what_the_notebooks_say():
     official, variance = DIP.profile("official"), DIP.profile("variance")
     assert (official.steps, official.learning_rate, official.average, official.stopping) == (3000, 0.01, 0.99, "fixed")
     assert (official.inputs, official.width, official.skip, official.loss) == (32, 128, 4, "mse")
     assert official.jitter == pytest.approx(1 / 30)
-    assert (variance.window, variance.patience, variance.stopping) == (100, 1000, "variance")
+    assert (variance.steps, variance.window, variance.patience, variance.stopping) == (5000, 100, 1000, "variance")
     assert DIP.profile().stopping == "variance"
 
 
