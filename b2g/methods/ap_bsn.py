@@ -73,8 +73,6 @@ def refined(
     return mean_of_passes(once, passes)
 
 
-
-
 @dataclass(frozen=True)
 class _Asymmetric:
     """What both forms of AP-BSN can set. ``train_stride``, ``test_stride``: of the parts in the fit and in

@@ -81,8 +81,9 @@ class B2G(Method):
     (:mod:`b2g.posterior`), ``pilot="patches"`` takes x_m from ``patches``.
 
     Real noise, which neighbouring pixels share: the paper's "dilated convolution" is drawn in a supplement that is not
-    public. Read here as ``dilation`` of the windows at full resolution (:class:`b2g.network.Architecture`). ``shuffle``,
-    not in the paper, fits the mosaic of every ``shuffle``-th pixel in the picture's place (:mod:`b2g.shuffle`).
+    public. Read here as ``dilation`` of the windows at full resolution (:class:`b2g.network.Architecture`), in the
+    profile ``real``, which is that reading and no recommendation: it was never measured. ``shuffle``, not in the
+    paper, fits the mosaic of every ``shuffle``-th pixel in the picture's place (:mod:`b2g.shuffle`).
     """
 
     name: ClassVar[str] = "b2g"

@@ -32,7 +32,8 @@ FAITHFUL = dict(
     combine="component",
     answer="average",
 )
-# The paper's way with real noise, in our reading: its architecture is in a supplement that is not public.
+# The paper's way with real noise, in our reading: its architecture is in a supplement that is not public. No more than
+# a reading, and no recommendation: it was never measured, and one trial spoke against dilation in short fits.
 REAL = FAITHFUL | dict(
     omega=0.5,  # Section 5, real noise
     gamma=0.5,  # Section 5, real noise

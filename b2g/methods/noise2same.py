@@ -6,9 +6,10 @@ Setting: the noisy picture alone. The network sees the picture whole; how far it
 J is held down by the second term, not forbidden. Published for training on many pictures; the loss, the share
 of hidden pixels (0.5 %) and the learning rate (4e-4, halved every 5000 steps) are followed. Our own, for one
 picture: crops of it with frozen noise, 10 000 steps, the U-Net (:mod:`b2g.networks.shallow_unet`), and the
-fill of the hidden pixels, one pixel of all channels at once, by the mean of their neighbours. The official
-code (github.com/divelab/Noise2Same, GPL-3) is not followed beyond these facts; it reports a scale-invariant
-PSNR of standardised pictures, so its figures for microscopy are not comparable with a PSNR.
+fill of the hidden pixels, one pixel of all channels at once, by the mean of the ring around them, taken from
+Noise2Self (:func:`b2g.masks.ring_fill`). The official code (github.com/divelab/Noise2Same, GPL-3) is not
+followed beyond these facts; it reports a scale-invariant PSNR of standardised pictures, so its figures for
+microscopy are not comparable with a PSNR.
 """
 
 from __future__ import annotations
