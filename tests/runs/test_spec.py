@@ -57,7 +57,7 @@ def test_the_method_comes_back_as_it_was():
 
 
 @pytest.mark.parametrize("method", [
-    CONSENSUS(), CONSENSUS.profile("best", networks=2, weight=0.3), CONSENSUS(noise="poisson"),
+    CONSENSUS(), CONSENSUS.profile("best", networks=2), CONSENSUS(noise="poisson"),
     CONSENSUS(sigma=25.0, patches="nl_ridge"), METHODS["b2g"](input="recorrupted", output="linear", patches="lichi"),
 ])  # fmt: skip
 def test_a_method_of_members_comes_back_from_its_record(method):
@@ -133,4 +133,4 @@ def test_a_label_names_the_nearest_profile_and_what_differs():
     assert label(METHODS["bm3d"]()) == "bm3d"
     assert label(METHODS["self2self"].profile("short")) == "self2self/short"
     assert label(CONSENSUS()) == "consensus/fast" and label(CONSENSUS.profile("best")) == "consensus/best"
-    assert label(CONSENSUS(weight=0.4, sigma=25.0)) == "consensus/fast+weight=0.4+sigma=given"
+    assert label(CONSENSUS(weight=0.4, sigma=25.0)) == "consensus/halves+weight=0.4+sigma=given"
