@@ -1,5 +1,5 @@
 """NLR: Zero-Shot Blind-Spot Image Denoising via Cross-Scale Non-Local Pixel Refilling (Guo, Zhang, Ma and
-Ji, NeurIPS 2025).
+Ji, NeurIPS 2025, https://neurips.cc/virtual/2025/poster/118602; a doi was not found).
 
 Setting: one noisy picture, noise unknown and perhaps alike in neighbouring pixels. Hidden pixels are not
 set to zero but refilled from a second version of the picture, whose patches come from the picture at half
@@ -86,7 +86,7 @@ class NLR(Method):
     """
 
     name: ClassVar[str] = "nlr"
-    source: ClassVar[str] = "Guo et al., NeurIPS 2025, neurips.cc/virtual/2025/poster/118602 (no doi)"
+    source: ClassVar[str] = "Guo et al., NeurIPS 2025, https://neurips.cc/virtual/2025/poster/118602"
     cost: ClassVar[str] = "a minute on a GPU (official); two minutes on a CPU (short, 256x256)"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {

@@ -1,5 +1,5 @@
-"""Pixel2Pixel (Ma, Jiang, Zhou, Liang, Liu and Ma, IEEE TPAMI 47(6), 4614-4629, 2025): pixels swapped for
-similar ones.
+"""Pixel2Pixel (Ma, Jiang, Zhou, Liang, Liu and Ma, IEEE TPAMI 47(6), 4614-4629, 2025,
+https://ieeexplore.ieee.org/document/10908805; its doi was not at hand): pixels swapped for similar ones.
 
 Setting: one noisy picture; the noise level only tells how many similar pixels are used, and is estimated
 where it is not given. Each pixel has a bank of the pixels whose surroundings are most like its own. A step
@@ -101,7 +101,7 @@ class Pixel2Pixel(Method):
 
     name: ClassVar[str] = "pixel2pixel"
     source: ClassVar[str] = (
-        "Ma et al., IEEE TPAMI 47(6), 2025, ieeexplore.ieee.org/document/10908805 (its doi is not at hand)"
+        "Ma et al., IEEE TPAMI 47(6), 4614-4629, 2025, https://ieeexplore.ieee.org/document/10908805"
     )
     cost: ClassVar[str] = "half a minute on a GPU (official); a minute on a CPU (short, 256x256)"
     default_profile: ClassVar[str] = "short"
