@@ -38,16 +38,16 @@ class NotBuilt:
 NOT_BUILT = (
     NotBuilt(
         "LG-BPN", "many images", "Wang et al., CVPR 2023, doi 10.48550/arXiv.2304.00534",
-        "The order and the sizes of the layers in its two branches were not at hand as facts.",
+        "The layers of its two branches are not among the facts that this package is written from.",
     ),
     NotBuilt(
         "DGUNet", "many images", "Mou, Wang and Zhang, CVPR 2022, doi 10.1109/CVPR52688.2022.01688",
-        "What one of its seven stages consists of was not at hand. It is supervised: a ceiling, not a rival.",
+        "The layers of its seven stages are not among these facts; it is supervised, a ceiling and no rival.",
     ),
     NotBuilt(
         "IDDP, the published form", "many images", "Lin et al., AAAI 2023, doi 10.1609/aaai.v37i2.25245",
-        "No code was published, and the settings of its denoise-corrupt-denoise cycle on a set of noisy "
-        "pictures were not at hand; iddp is our reading for one picture, and is called so.",
+        "No code was published, and how its denoise-corrupt-denoise cycle is set up for many noisy pictures "
+        "is not among these facts; iddp is our reading for one picture, and is called so.",
     ),
     NotBuilt(
         "N2V2", "one image", "Höck et al., ECCVW 2022, doi 10.48550/arXiv.2211.08512",
@@ -98,6 +98,7 @@ class Row:
     name: str
     label: str
     source: str
+    cost: str
     cells: dict[str, Cell]
     profiles: tuple[str, ...] = ()
     parameters: int | None = None
@@ -156,12 +157,13 @@ def _yardstick(runs, found) -> float | None:
 
 def _cell(run, method: type[Method], picture: str, yardstick, found, costs) -> Cell:
     if run is None:
-        return Cell(lacks="–", why=reason(method))
+        return Cell(lacks="no weights" if issubclass(method, Trained) else "–", why=reason(method))
     record = found.get(run.id)
     if record is None:
         seconds = costs.seconds(run.configured(), pixels(picture))
-        words = f"would take {method.cost}" if seconds is None else f"≈ {spoken(seconds)}"
-        return Cell(lacks=words, why=f"b2g sweep {PLAN} runs it")
+        if seconds is None:
+            return Cell(lacks="cost unknown", why=f"never run here; by its author: {method.cost}")
+        return Cell(lacks=f"≈ {spoken(seconds)}", why=f"b2g sweep {PLAN} runs it")
     if not record.done:
         return Cell(lacks=record.state, why=record.reason)
     over = None if yardstick is None else record.psnr - yardstick
@@ -172,7 +174,8 @@ def _row(title: str, method: type[Method], there: dict, cells: dict) -> Row:
     configured = [run.configured() for run in there.values()] or [method.profile()]
     labels = tuple(dict.fromkeys(_label(run) for run in there.values()))
     why = "" if there else reason(method)
-    return Row(title, method.name, method.label, method.source, cells, labels, parameters(configured[0]), why)
+    about = method.name, method.label, method.source, method.cost
+    return Row(title, *about, cells, labels, parameters(configured[0]), why)
 
 
 def reason(method: type[Method]) -> str:

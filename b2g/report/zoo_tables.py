@@ -62,9 +62,9 @@ def empty(found: Zoo):
 
 
 def sources(found: Zoo):
-    """Label and source of every method."""
-    lines = {row.name: (row.name, row.label, row.source) for row in found.rows}
-    return table(("method", "label", "source"), lines.values(), "Where each method comes from.")
+    """Label, cost in words and source of every method."""
+    lines = {row.name: (row.name, row.label, row.cost, row.source) for row in found.rows}
+    return table(("method", "label", "cost", "source"), lines.values(), "Where each method comes from.")
 
 
 def not_built():
