@@ -59,18 +59,21 @@ def test_the_networks_have_the_published_sizes():
 
 
 def test_ffdnet_is_a_chain_on_folded_pixels():
-    network, picture = made(lambda: FFDNet(1)), torch.rand(1, 1, 5, 8, generator=torch.Generator().manual_seed(0))
+    network = made(lambda: FFDNet(1))
+    picture = torch.rand(1, 1, 5, 8, generator=torch.Generator().manual_seed(0))
     grown = torch.cat((picture, picture[..., -1:, :]), 2)  # the last row again
     parts = [grown[..., y::2, x::2] for y in (0, 1) for x in (0, 1)]
     features = torch.cat((*parts, torch.full_like(parts[0], 30 / 255)), 1)
     convolutions = [layer for layer in network.layers if isinstance(layer, torch.nn.Conv2d)]
     for k, layer in enumerate(convolutions):
+        layer.weight.mul_(6**0.5)  # as drawn, the signal would die out on its way
         features = F.conv2d(features, layer.weight, layer.bias, padding=1)
         features = features.clamp_min(0) if k < len(convolutions) - 1 else features
     expected = torch.zeros_like(grown)
     for k, (y, x) in enumerate((y, x) for y in (0, 1) for x in (0, 1)):
         expected[..., y::2, x::2] = features[:, k : k + 1]
-    torch.testing.assert_close(network(picture, 30.0), expected[..., :5, :], atol=1e-6, rtol=1e-5)
+    scale = float(expected.std())
+    torch.testing.assert_close(network(picture, 30.0), expected[..., :5, :], atol=1e-4 * scale, rtol=1e-4)
 
 
 def test_drunet_scales_with_its_input_and_takes_any_size():
@@ -79,7 +82,7 @@ def test_drunet_scales_with_its_input_and_takes_any_size():
     picture = torch.rand(1, 1, 17, 22, generator=torch.Generator().manual_seed(0))
     whole = network(picture, 40.0)
     assert whole.shape == picture.shape and whole.abs().max() > 0
-    torch.testing.assert_close(network(picture / 2, 20.0), whole / 2, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(network(picture / 2, 20.0), whole / 2, atol=1e-4 * float(whole.abs().max()), rtol=1e-3)
     assert (network(picture, 20.0) - whole).abs().max() > 1e-3 * whole.abs().max()
     grown = F.pad(picture, (0, 2, 0, 7), mode="replicate")
     torch.testing.assert_close(network(grown, 40.0)[..., :17, :22], whole)

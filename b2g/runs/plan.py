@@ -11,6 +11,7 @@
       protocol: unclipped
       watch: training           # measured along the fit (b2g.runs.watch)
       keep: [F16]               # pictures whose answers go to data/gallery; true: all
+      released: 3               # of the many-image methods, only those with released weights for 3 channels
       methods:
       - b2g/faithful: {steps: 400}
       - bm3d: {sigma: given}    # given: the level
@@ -29,9 +30,12 @@ from b2g import datasets
 from b2g.errors import B2GError
 from b2g.face import choose_method
 from b2g.files import carried
+from b2g.released import release_name, released
 from b2g.runs.spec import Run, specify
+from b2g.trained import Trained
 
-_FIELDS = {"pictures", "crop", "take", "noise", "levels", "repeats", "protocol", "watch", "keep", "methods", "grid"}
+_FIELDS = {"pictures", "crop", "take", "noise", "levels", "repeats", "protocol", "watch", "keep", "released", "methods",
+           "grid"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ def _pictures(block) -> list[str]:
 
 def _methods(block, level) -> list:
     grid = block.get("grid") or {}
-    chosen = []
+    chosen, channels = [], block.get("released")
     for entry in block["methods"]:
         name, settings = next(iter(entry.items())) if isinstance(entry, dict) else (entry, {})
         method, _, profile = name.partition("/")
@@ -126,7 +130,14 @@ def _methods(block, level) -> list:
             changes = dict(settings or {}) | dict(zip(grid, values))
             changes = {key: float(level) if value == "given" else value for key, value in changes.items()}
             chosen.append(choose_method(method, profile or None, **changes))
-    return chosen
+    return [method for method in chosen if channels is None or _at_hand(method, channels)]
+
+
+def _at_hand(method, channels: int) -> bool:
+    """Whether ``method`` has its weights: released for so many channels, named by path, or none needed."""
+    if not isinstance(method, Trained) or method.weights:
+        return True
+    return release_name(method.name, method.recipe, channels) in released()
 
 
 def _folder():
