@@ -297,7 +297,7 @@ def test_a_learned_level_settles_at_the_noises_own():
 
 
 def test_hqssl_learns_from_noisy_pixels_alone():
-    """Fitted to crops of one 64x64 picture at sigma 25; the bounds lie a dB below the worse of two seeds."""
+    """Fitted to crops of one 64x64 picture at sigma 25; seeds 0 and 1 of weights and crops gain 5.4 and 4.7 dB."""
     clean, given = noisy()
     method = HQSSL(width=8, depth=2)
     network = build(lambda: HalfPlaneWithNoise(3, 8, 2), 0, CPU)

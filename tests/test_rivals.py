@@ -281,7 +281,7 @@ def test_nlr_never_shows_a_hidden_entry():
 
 @pytest.mark.parametrize("name, gain", [("mash", 2.0), ("pixel2pixel", 4.0), ("nlr", 4.0)])
 def test_the_smoke_profile_denoises(name, gain):
-    """64x64 at sigma 25, 20.2 dB: a bound in dB half a dB or more below the worst of three seeds."""
+    """64x64 at sigma 25, 20.2 dB: gains in dB that the two seeds tried both passed."""
     given = b2g.add_noise(ASTRONAUT, "gaussian", 25, seed=0)
     result = b2g.denoise(given, name, "smoke", progress=False)
     assert b2g.psnr(ASTRONAUT, result.image) > b2g.psnr(ASTRONAUT, given, clip=False) + gain
