@@ -127,10 +127,10 @@ def test_noisy_as_clean_looks_at_the_picture_itself_and_noisier2noise_at_correct
         monkeypatch.setattr(method, "fitted", lambda self, noisy, circumstances: (self.objective(noisy, circumstances), []))
     assert torch.equal(NoisyAsClean(**TINY)(given, where).estimate, 0.8 * given)
     assert torch.equal(IDDP(**TINY)(given, where).estimate, 0.8 * given)
-    method = Noisier2Noise(**TINY, strength=0.5, sigma=25, draws=3)
+    method = Noisier2Noise(**TINY, strength=0.7, sigma=25, draws=3)  # at 0.5 the answers to 0.8 z would all be 0
     generator = method.objective(given, where).generators[0]
-    shown = [noisier(given, 0.5 * SIGMA, generator) for _ in range(3)]
-    expected = sum((1.25 * 0.8 * z - z) / 0.25 for z in shown) / 3
+    shown = [noisier(given, 0.7 * SIGMA, generator) for _ in range(3)]
+    expected = sum((1.49 * 0.8 * z - z) / 0.49 for z in shown) / 3
     assert torch.allclose(method(given, where).estimate, expected, atol=1e-6)
 
 
