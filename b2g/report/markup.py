@@ -18,7 +18,7 @@ text-align:left;vertical-align:top;color:inherit;background:transparent}
 .b2g-table thead th{border-bottom:2px solid rgba(128,128,128,.7);vertical-align:bottom}
 .b2g-table tbody th{font-weight:400}
 .b2g-table .b2g-group{text-align:left;border-bottom:1px solid rgba(128,128,128,.35)}
-.b2g-table tr>th:first-child{position:sticky;left:0;z-index:1;max-width:9.5em;
+.b2g-table tr>th:first-child{position:sticky;left:0;z-index:1;min-width:6.5em;max-width:9.5em;
 background:var(--pst-color-background,var(--jp-layout-color0,var(--colab-primary-surface-color,Canvas)))}
 .b2g-table .b2g-number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 .b2g-table .b2g-best{font-weight:700}

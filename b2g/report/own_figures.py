@@ -17,7 +17,7 @@ from b2g.face import choose_method
 from b2g.files import carried
 from b2g.method import canonical_json
 from b2g.methods import METHODS
-from b2g.report.markup import Mark, table
+from b2g.report.markup import Lines, Mark, table
 from b2g.runs.cost import Costs, pixels, spoken
 
 COLUMNS = ("method", "profile", "dataset", "pictures", "noise", "level", "psnr_db", "protocol", "source",
@@ -51,7 +51,7 @@ class OwnFigure:
 
 @dataclass(frozen=True)
 class Compared:
-    """A figure beside ours, the mean of ``n`` of ``total`` pictures; ``mark`` is one of MARKS, in ``words``."""
+    """A figure beside ours, the mean of ``n`` of ``total`` pictures; ``mark`` (one of MARKS) and ``words``."""
 
     figure: OwnFigure
     ours: float | None
@@ -117,12 +117,12 @@ def _names(pictures: str) -> list[str]:
 
 
 def _price(method, missing, costs: Costs) -> str:
+    """What the missing pictures would take on one CPU thread."""
     known = [costs.seconds(method, pixels(name)) for name in missing]
-    told = f"about {spoken(sum(known))} of one CPU thread" if None not in known else f"each {method.cost}"
-    return f"{len(missing)} pictures, {told}"
+    return "cost unknown" if None in known else f"≈ {spoken(sum(known))}"
 
 
-HEADER = ("method", "set", "noise", "its paper", "ours", "difference", "it is", "protocol", "source")
+HEADER = ("method", "set", "noise", "its paper", "ours", "difference", "it is", "protocol and source")
 LEVELS = {"gaussian": "σ = {:g}", "poisson": "λ = {:g}", "real": "real"}
 
 
@@ -135,7 +135,7 @@ def shown(found: list[Compared]):
             f"{figure.method}/{figure.profile}", figure.dataset, LEVELS[figure.noise].format(figure.level),
             figure.psnr_text, f"{each.ours:.2f}" if whole else "–",
             f"{each.ours - figure.psnr:+.2f}" if whole else "–",
-            each.words if whole else Mark(each.words, "missing"), figure.protocol, figure.source,
+            each.words if whole else Mark(each.words, "missing"), Lines((figure.protocol, figure.source)),
         ))  # fmt: skip
     notes = "Ours: the mean over the whole set, noise not clipped, answers clipped to [0, 1] and not rounded."
     return table(HEADER, lines, "Figures of the methods' own papers, PSNR in dB.", notes)

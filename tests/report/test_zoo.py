@@ -231,7 +231,7 @@ def test_ours_is_the_mean_of_the_whole_set_and_nothing_less():
     assert math.isclose(whole.ours, 30.4) and (whole.n, whole.total, whole.mark) == (9, 9, "open")
     [part] = own_figures.compared(records[:8], [figure])
     assert (part.ours, part.n, part.mark) == (None, 8, "not run")
-    assert part.words.startswith("not run: 1 pictures, about")
+    assert part.words.startswith("not run: ≈ ")
     clipped = [replace(each, protocol="clipped") for each in records]
     assert own_figures.compared(clipped, [figure])[0].mark == "not run"
     assert "31.61" in repr(own_figures.shown(own_figures.compared(records)))
