@@ -132,5 +132,6 @@ def test_a_label_names_the_nearest_profile_and_what_differs():
     assert label(METHODS["bm3d"](sigma=20.0)) == "bm3d+sigma=20"
     assert label(METHODS["bm3d"]()) == "bm3d"
     assert label(METHODS["self2self"].profile("short")) == "self2self/short"
-    assert label(CONSENSUS()) == "consensus/fast" and label(CONSENSUS.profile("best")) == "consensus/best"
+    assert label(CONSENSUS()) == "consensus/halves"
+    assert [label(CONSENSUS.profile(name)) for name in ("fast", "best")] == ["consensus/fast", "consensus/best"]
     assert label(CONSENSUS(weight=0.4, sigma=25.0)) == "consensus/halves+weight=0.4+sigma=given"
