@@ -6,11 +6,13 @@ from dataclasses import replace
 from typing import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from b2g.fit import Fit, RunningAverage, Schedule, fit
+from b2g.crops import CropObjective, Crops, Drawn
+from b2g.fit import Fit, RunningAverage, Schedule, build, fit
 from b2g.method import Circumstances, Method
 from b2g.metrics import psnr
+from b2g.seeds import seed_for, torch_generator
 
 
 def fit_picture(
@@ -34,6 +36,29 @@ def fit_picture(
         progress=circumstances.progress, label=method.name, checkpoint=circumstances.checkpoint,
         identity=circumstances.identity(method, noisy), watch=_watching(circumstances, answer),
         log_every=circumstances.log_every, engine=circumstances.engine,
+    )  # fmt: skip
+
+
+def crops_of_picture(
+    method,
+    make: Callable[[], nn.Module],
+    noisy: Tensor,
+    loss_of: Callable[[Callable[[Tensor], Tensor], Drawn, Tensor, torch.Generator], Tensor],
+    circumstances: Circumstances,
+    *,
+    capturable: bool = True,
+) -> CropObjective:
+    """The network of ``make`` and ``loss_of`` on crops of ``noisy`` ``(1, C, H, W)``, whose noise is never drawn again.
+
+    ``method`` gives ``side``, ``batch`` and ``steps``; ``loss_of(run, drawn, share, generator)`` as in
+    :class:`b2g.crops.CropObjective`, with the generator of the crops to draw from.
+    """
+    seed, device = circumstances.seed, noisy.device
+    generator = torch_generator(seed_for("crops", seed), device)
+    return CropObjective(
+        build(make, seed_for("weights", seed), device), Crops([noisy], method.side, method.batch, generator),
+        lambda run, drawn, share: loss_of(run, drawn, share, generator),
+        generator, circumstances.precision, steps=method.steps, capturable=capturable,
     )  # fmt: skip
 
 

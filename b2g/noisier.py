@@ -17,14 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from b2g.crops import CropObjective, Crops, Drawn
+from b2g.crops import CropObjective, Drawn
 from b2g.errors import B2GError
-from b2g.fit import Schedule, build
-from b2g.fitted import fit_picture
+from b2g.fit import Schedule
+from b2g.fitted import crops_of_picture, fit_picture
 from b2g.method import Circumstances, Method, check_least
 from b2g.networks.dncnn import DnCNN
 from b2g.noise import given_or_estimated
-from b2g.seeds import seed_for, torch_generator
 
 
 def noisier(picture: Tensor, level: float, generator: torch.Generator) -> Tensor:
@@ -85,14 +84,10 @@ class FromNoisier(Method):
 
     def objective(self, noisy: Tensor, circumstances: Circumstances) -> CropObjective:
         """The network and its loss, ready to be fitted to ``noisy`` ``(1, C, H, W)`` on its device."""
-        seed, device, level = circumstances.seed, noisy.device, self.level(noisy)
-        generator = torch_generator(seed_for("crops", seed), device)
-        return CropObjective(
-            build(lambda: self.network(noisy.shape[1]), seed_for("weights", seed), device),
-            Crops([noisy], self.side, self.batch, generator),
-            lambda run, drawn, share: self.loss_of(run, drawn, share, level, generator),
-            generator, circumstances.precision, steps=self.steps, capturable=self.alike,
-        )  # fmt: skip
+        level = self.level(noisy)
+        loss_of = lambda run, drawn, share, generator: self.loss_of(run, drawn, share, level, generator)  # noqa: E731
+        make = lambda: self.network(noisy.shape[1])  # noqa: E731
+        return crops_of_picture(self, make, noisy, loss_of, circumstances, capturable=self.alike)
 
     @property
     def alike(self) -> bool:

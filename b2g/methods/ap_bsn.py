@@ -24,10 +24,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from b2g.crops import CropObjective, Crops, Drawn
+from b2g.crops import CropObjective, Drawn
 from b2g.errors import B2GError
-from b2g.fit import Schedule, build, mean_of_passes
-from b2g.fitted import fit_picture
+from b2g.fit import Schedule, mean_of_passes
+from b2g.fitted import crops_of_picture, fit_picture
 from b2g.method import Circumstances, Denoised, Method, check_least
 from b2g.networks.blind_spot import DilatedBlindSpot
 from b2g.seeds import seed_for, torch_generator
@@ -151,14 +151,7 @@ class APBSN(_Asymmetric, Method):
 
     def objective(self, noisy: Tensor, circumstances: Circumstances) -> CropObjective:
         """The network and its crops, ready to be fitted to ``noisy`` ``(1, C, H, W)`` on its device."""
-        seed, device = circumstances.seed, noisy.device
-        generator = torch_generator(seed_for("crops", seed), device)
-        return CropObjective(
-            build(lambda: self.network(noisy.shape[1]), seed_for("weights", seed), device),
-            Crops([noisy], self.side, self.batch, generator),
-            lambda run, drawn, share: self.training_loss(run, drawn, share, generator),
-            generator, circumstances.precision, steps=self.steps, capturable=True,
-        )  # fmt: skip
+        return crops_of_picture(self, lambda: self.network(noisy.shape[1]), noisy, self.training_loss, circumstances)
 
     def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
         """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1] (values outside are welcome)."""

@@ -28,14 +28,13 @@ from typing import Callable, ClassVar
 import torch
 from torch import Tensor, nn
 
-from b2g.crops import CropObjective, Crops, Drawn
+from b2g.crops import CropObjective, Drawn
 from b2g.errors import B2GError
-from b2g.fit import Schedule, build
-from b2g.fitted import fit_picture
+from b2g.fit import Schedule
+from b2g.fitted import crops_of_picture, fit_picture
 from b2g.masks import grid_masks, ring_fill
 from b2g.method import Circumstances, Denoised, Method, check_choice, check_least
 from b2g.networks.unet import blind2unblind_network
-from b2g.seeds import seed_for, torch_generator
 from b2g.trained import Trained
 from b2g.training import Recipe
 
@@ -144,14 +143,9 @@ class Blind2Unblind(Method):
 
     def objective(self, noisy: Tensor, circumstances: Circumstances) -> CropObjective:
         """The network and its loss, ready to be fitted to crops of ``noisy`` ``(1, C, H, W)``."""
-        seed, device = circumstances.seed, noisy.device
         make = lambda: blind2unblind_network(noisy.shape[1], self.width)  # noqa: E731
-        generator = torch_generator(seed_for("crops", seed), device)
-        loss_of = lambda run, drawn, share: step_loss(self, run, drawn.noisy, share)  # noqa: E731
-        return CropObjective(
-            build(make, seed_for("weights", seed), device), Crops([noisy], self.side, self.batch, generator), loss_of,
-            generator, circumstances.precision, steps=self.steps, capturable=True,
-        )  # fmt: skip
+        loss_of = lambda run, drawn, share, _: step_loss(self, run, drawn.noisy, share)  # noqa: E731
+        return crops_of_picture(self, make, noisy, loss_of, circumstances)
 
     def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
         """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1] (values outside are welcome)."""

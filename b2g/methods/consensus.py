@@ -9,15 +9,16 @@ estimated unless it is given, and the weight by pixels that the network's fit he
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from b2g.errors import B2GError
+from b2g.fitted import part_of
 from b2g.method import Circumstances, Denoised, Method, added_later, canonical_json, check_choice, check_least
 from b2g.methods.b2g import PATCHES, B2G
-from b2g.errors import B2GError
 from b2g.noise import estimate_sigma
 from b2g.seeds import seed_for
 
@@ -97,8 +98,8 @@ class Consensus(Method):
         weigh = None if self.weighing == "fixed" else self._patched
         mixed, shares, history = torch.zeros_like(noisy), [], []
         for index in range(self.networks):
-            seed = circumstances.seed if index == 0 else seed_for(circumstances.seed, "network", index)
-            own = replace(circumstances, seed=seed, checkpoint=self._place(circumstances, index))
+            seed = seed_for(circumstances.seed, "network", index)
+            own = circumstances if index == 0 else part_of(circumstances, str(index), seed)
             answer, share = network.beside(noisy, own, weigh)
             shares.append(self.weight if weigh is None else share)
             mixed += shares[-1] * answer.estimate
@@ -110,8 +111,3 @@ class Consensus(Method):
     def _patched(self, noisy: Tensor, sigma: float) -> Tensor:
         """The patch denoiser's answer to Gaussian noise; ``sigma`` in the picture's units."""
         return self._other(sigma=255 * sigma)(noisy).estimate
-
-    def _place(self, circumstances: Circumstances, index: int):
-        """Where the fit of one network is saved, so that it goes on after a kill."""
-        place = circumstances.checkpoint
-        return place if place is None or index == 0 else place.with_name(f"{place.name}.{index}")

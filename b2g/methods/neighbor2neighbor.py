@@ -24,13 +24,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from b2g.crops import CropObjective, Crops, Drawn
+from b2g.crops import CropObjective, Drawn
 from b2g.errors import B2GError
-from b2g.fit import Schedule, build
-from b2g.fitted import fit_picture
+from b2g.fit import Schedule
+from b2g.fitted import crops_of_picture, fit_picture
 from b2g.method import Circumstances, Denoised, Method, check_least
 from b2g.networks.unet import neighbor2neighbor_network
-from b2g.seeds import seed_for, torch_generator
 from b2g.trained import Trained
 from b2g.training import Recipe
 
@@ -120,16 +119,11 @@ class Neighbor2Neighbor(Method):
 
     def objective(self, noisy: Tensor, circumstances: Circumstances) -> CropObjective:
         """The network and its loss, ready to be fitted to crops of ``noisy`` ``(1, C, H, W)``."""
-        seed, device = circumstances.seed, noisy.device
         make = lambda: neighbor2neighbor_network(noisy.shape[1], self.width, self.gain)  # noqa: E731
-        generator = torch_generator(seed_for("crops", seed), device)
-        loss_of = lambda run, drawn, share: neighbour_loss(  # noqa: E731
+        loss_of = lambda run, drawn, share, generator: neighbour_loss(  # noqa: E731
             run, drawn.noisy, self.regulariser * share, generator
         )
-        return CropObjective(
-            build(make, seed_for("weights", seed), device), Crops([noisy], self.side, self.batch, generator), loss_of,
-            generator, circumstances.precision, steps=self.steps, capturable=True,
-        )  # fmt: skip
+        return crops_of_picture(self, make, noisy, loss_of, circumstances)
 
     def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
         """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1] (values outside are welcome)."""
