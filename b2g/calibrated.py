@@ -14,8 +14,8 @@ from functools import partial
 from typing import Callable, ClassVar
 
 import numpy as np
+import skimage  # loads skimage.restoration, which takes long, where it is first used
 import torch
-from skimage.restoration import calibrate_denoiser, denoise_invariant
 from torch import Tensor
 
 from b2g.errors import B2GError
@@ -82,7 +82,9 @@ class CalibratedFilter(Method):
         knob, found = self._calibrated(noisy, picture, axis, run)
         if self.answer == "j_invariant":
             settings = dict(knob=knob, channel_axis=axis)
-            answer = denoise_invariant(picture, self.filtered, stride=self.stride, denoiser_kwargs=settings)
+            answer = skimage.restoration.denoise_invariant(
+                picture, self.filtered, stride=self.stride, denoiser_kwargs=settings
+            )
         else:
             answer = run(picture, knob)
         answer = torch.from_numpy(answer.reshape(*picture.shape[:2], -1)).permute(2, 0, 1)[None]
@@ -95,7 +97,7 @@ class CalibratedFilter(Method):
             knob = self.set_by(sigma, picture, lambda value: run(picture, value))
             return knob, {"sigma": sigma, self.knob: float(knob)}
         settings = {"knob": np.geomspace(*self.knobs, self.candidates).tolist(), "channel_axis": [axis]}
-        _, (tried, losses) = calibrate_denoiser(
+        _, (tried, losses) = skimage.restoration.calibrate_denoiser(
             picture, self.filtered, settings, stride=self.stride, approximate_loss=not self.all_pixels,
             extra_output=True,
         )  # fmt: skip

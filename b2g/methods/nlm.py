@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from skimage.restoration import denoise_nl_means
+import skimage
 
 from b2g.calibrated import CalibratedFilter
 
@@ -56,4 +56,4 @@ class NonLocalMeans(CalibratedFilter):
         patch, distance, share = numbers(knob, channel_axis is not None)
         sigma = knob / 255
         h = share * sigma * (patch - 1) / patch  # the squares of (patch - 1)^2 pixels come divided by patch^2
-        return denoise_nl_means(picture, patch, distance, h, True, sigma, channel_axis=channel_axis)
+        return skimage.restoration.denoise_nl_means(picture, patch, distance, h, True, sigma, channel_axis=channel_axis)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Callable, ClassVar
 
 import numpy as np
-from skimage.restoration import denoise_tv_chambolle
+import skimage
 
 from b2g.calibrated import CalibratedFilter
 from b2g.method import check_least
@@ -47,7 +47,7 @@ class TotalVariation(CalibratedFilter):
         check_least("steps", self.steps, 2)
 
     def filtered(self, picture: np.ndarray, knob: float, channel_axis: int | None = None) -> np.ndarray:
-        return denoise_tv_chambolle(picture, knob, max_num_iter=self.steps, channel_axis=channel_axis)
+        return skimage.restoration.denoise_tv_chambolle(picture, knob, max_num_iter=self.steps, channel_axis=channel_axis)
 
     def set_by(self, sigma: float, picture: np.ndarray, run: Callable[[float], np.ndarray]) -> float:
         noise = sigma / 255

@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 import pywt
-from skimage.restoration import denoise_wavelet
+import skimage
 
 from b2g.calibrated import CalibratedFilter
 from b2g.errors import B2GError
@@ -55,7 +55,7 @@ class WaveletShrinkage(CalibratedFilter):
         least = max(pywt.Wavelet(self.wavelet).dec_len - 1, 1) << self.levels
         more = [(0, max(0, least - side)) for side in (height, width)] + [(0, 0)] * (picture.ndim - 2)
         grown = np.pad(picture, more, mode="symmetric")
-        answer = denoise_wavelet(
+        answer = skimage.restoration.denoise_wavelet(
             grown, knob / 255, self.wavelet, wavelet_levels=self.levels,
             convert2ycbcr=channel_axis is not None, channel_axis=channel_axis,
         )  # fmt: skip
