@@ -12,10 +12,10 @@ from b2g.datasets import load, load_noisy
 from b2g.errors import B2GError, Diverged
 from b2g.face import Result, denoise
 from b2g.metrics import psnr, ssim
-from b2g.noise import add_noise, estimate_sigma
+from b2g.noise import add_noise, estimate_correlated_sigma, estimate_sigma
 
 __version__ = "0.1.0"
 __all__ = [
-    "B2GError", "Diverged", "Result", "add_noise", "denoise", "estimate_sigma", "load", "load_noisy", "methods",
-    "psnr", "ssim",
+    "B2GError", "Diverged", "Result", "add_noise", "denoise", "estimate_correlated_sigma", "estimate_sigma", "load",
+    "load_noisy", "methods", "psnr", "ssim",
 ]  # fmt: skip

@@ -18,6 +18,8 @@ from b2g.runs.command import add_commands, run_records, run_sweep, run_verify
 from b2g.tiles import OVERLAP, tiled
 from b2g.training_command import add_training_commands, run_release, run_train
 
+_HARDLY_ANY = 1.5  # of 255: what the rounding to 8 bits and a last touch of texture look like
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -29,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     denoise.add_argument("pictures", nargs="+", metavar="PICTURE", help="a file, or a name such as set9/F16")
     denoise.add_argument("-o", "--output", help="file (one picture) or folder; by default PICTURE-denoised")
     denoise.add_argument("--method", default="b2g", help="see 'b2g methods' (default: b2g)")
-    denoise.add_argument("--profile", help="the method's named settings, e.g. fast, best, faithful, paper")
+    denoise.add_argument("--profile", help="the method's named settings, e.g. fast, best, camera, paper")
     denoise.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change one setting")
     denoise.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     denoise.add_argument("--precision", default="auto", help="auto, float32 or bfloat16 (default: auto)")
@@ -171,11 +173,26 @@ def _denoise(options) -> int:
             precision=options.precision, clean=clean, checkpoint=options.checkpoint,
         )  # fmt: skip
         b2g.images.write(target, incoming.restore(result.image), like=incoming)
+        _warn_of_correlated_noise(name, noisy, options.method, result.config)
         line = f"{name} -> {target}  {result.seconds:.1f} s on {result.device}"
         if clean is not None:
             line += f"  {b2g.psnr(clean, noisy, clip=False):.2f} -> {b2g.psnr(clean, result.image):.2f} dB"
         print(line)
     return 0
+
+
+def _warn_of_correlated_noise(name: str, noisy, method: str, config: dict) -> None:
+    """Says on the error output when a method that was to find white noise found hardly any, as in a camera's JPEG."""
+    import b2g
+
+    if config.get("noise") != "gaussian" or config.get("sigma") is not None:
+        return
+    if (sigma := b2g.estimate_sigma(noisy)) < _HARDLY_ANY:
+        print(
+            f"{name}: hardly any white noise was found (sigma {sigma:.1f} of 255), so hardly any was removed. If it is "
+            f"noisy, neighbouring pixels share the noise, as after a camera's JPEG: add --profile camera.",
+            file=sys.stderr,
+        )
 
 
 def _score(options) -> int:
@@ -198,7 +215,9 @@ def _noise(options) -> int:
     import b2g
 
     for name in options.pictures:
-        print(f"{name}  sigma {b2g.estimate_sigma(_read(name)):.2f} of 255")
+        picture = _read(name)
+        white, shared = b2g.estimate_sigma(picture), b2g.estimate_correlated_sigma(picture)
+        print(f"{name}  sigma {white:.2f} of 255 if the noise is white, {shared:.2f} if neighbouring pixels share it")
     return 0
 
 

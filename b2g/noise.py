@@ -18,6 +18,8 @@ _SHARES = (0.02, 0.05, 0.12, 0.3, 1.0)  # of the patches, the flattest first
 _STRATA = 8  # groups of patches of like brightness
 _FREQUENCY = np.add.outer(range(_SIDE), range(_SIDE)).ravel()  # of each coefficient of a patch: down plus across
 _LOW, _HIGH = (_FREQUENCY > 0) & (_FREQUENCY < _SIDE - 1), _FREQUENCY >= _SIDE
+_BANDS = ((1, 2), (3, 4))  # frequencies that are strong in correlated noise
+_FLATTEST = 0.03  # of the patches of like brightness
 _OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])  # orthonormal: noise stays white
 
 
@@ -69,12 +71,17 @@ def _checked_level(kind, level) -> float:
     return float(level)
 
 
-def given_or_estimated(sigma, noisy, who: str) -> float:
-    """``sigma`` on 0..255, or :func:`estimate_sigma` where it is None; refused if that is not positive.
+def level_by(noise: str, noisy) -> float:
+    """The estimated noise level on 0..255 of ``"gaussian"`` or ``"correlated"`` noise."""
+    return estimate_correlated_sigma(noisy) if noise == "correlated" else estimate_sigma(noisy)
+
+
+def given_or_estimated(sigma, noisy, who: str, noise: str = "gaussian") -> float:
+    """``sigma`` on 0..255, or :func:`level_by` where it is None; refused if that is not positive.
 
     ``who`` is the method that needs it.
     """
-    sigma = estimate_sigma(noisy) if sigma is None else sigma
+    sigma = level_by(noise, noisy) if sigma is None else sigma
     if not sigma > 0:
         raise B2GError(f"{who} needs a positive noise level sigma on 0..255, not {sigma}; give sigma.")
     return float(sigma)
@@ -102,7 +109,8 @@ def estimate_sigma(noisy) -> float:
     Lepskii, On a Problem of Adaptive Estimation in Gaussian White Noise, Theory Probab. Appl. 35(3), 1991.
     """
     batch = to_batch(noisy).batch.cpu()
-    brightness, low, high = _patch_spectra(batch)
+    brightness, power = _patch_spectra(batch)
+    low, high = power[..., _LOW].sum((1, 2)), power[..., _HIGH]
     independent = batch[:, 0].numel() / _SIDE**2
     variance, error = _of_flattest(low, high, independent)
     even = _of_every_brightness(brightness, low, high)
@@ -114,8 +122,37 @@ def estimate_sigma(noisy) -> float:
     return 255 * math.sqrt(variance)
 
 
+def estimate_correlated_sigma(noisy) -> float:
+    """Estimate the level of noise that neighbouring pixels share, as a camera's JPEG has it, on the scale 0..255.
+
+    It is the level of the white noise that is as strong at low frequencies, where demosaicking, smoothing and
+    compression leave the most: more than the root mean square of the noise, and what a denoiser that expects white
+    noise must be told to remove it. Of 8 x 8 patches in an orthonormal cosine transform, half of the low frequencies
+    (as on a chequerboard) say which few are the flattest among those of like brightness, and the other half are
+    measured in these, and the other way round; so the choice does not change what it measures. The answer is the
+    lower quartile of the brightnesses, since some of them are all texture, and the geometric mean of two bands:
+    frequencies, down plus across, of 1 to 2 and of 3 to 4.
+
+    White noise gives about :func:`estimate_sigma` where the picture has flat ground. Texture counts as noise: where it
+    fills the picture the answer is too high, and a picture without noise has one too. So it is used only where
+    asked for (``noise="correlated"``).
+    """
+    brightness, power = _patch_spectra(to_batch(noisy).batch.cpu())
+    halves = _LOW & (_FREQUENCY % 2 == 0), _LOW & (_FREQUENCY % 2 == 1)
+    found = []
+    for part in np.array_split(brightness.argsort(), _STRATA):
+        own, level = power[part], np.zeros(power.shape[1:])
+        for chosen_by, measured in (halves, halves[::-1]):
+            flattest = own[..., chosen_by].sum((1, 2)).argsort()[: max(8, math.ceil(_FLATTEST * len(part)))]
+            level[:, measured] = own[flattest][..., measured].mean(0)
+        found.append(level)
+    level = np.percentile(found, 25, axis=0)
+    bands = [level[:, (_FREQUENCY >= first) & (_FREQUENCY <= last)].mean() for first, last in _BANDS]
+    return 255 * math.prod(bands) ** (1 / (2 * len(bands)))
+
+
 def _patch_spectra(batch):
-    """Of some 100,000 patches, or all: brightness and low-frequency energy (N,), high-frequency power (N, C, K)."""
+    """Of some 100,000 patches, or all: brightness (N,), and the power (N, C, 64) of each frequency."""
     count, channels, height, width = batch.shape
     centred = batch - batch.mean()
     if channels == 3:
@@ -126,7 +163,7 @@ def _patch_spectra(batch):
     power = (patches @ torch.from_numpy(np.kron(waves, waves).T).to(batch.dtype)).numpy()
     brightness = power[:, 0, 0].copy()
     power **= 2
-    return brightness, power[..., _LOW].sum((1, 2)), power[..., _HIGH]
+    return brightness, power
 
 
 def _of_flattest(low, high, independent: float) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from b2g.anscombe import estimate_photons
 from b2g.errors import B2GError, Diverged
 from b2g.files import replacing
 from b2g.method import Circumstances, Denoised, Method, canonical_json
-from b2g.noise import estimate_sigma
+from b2g.noise import level_by
 from b2g.seeds import seed_for
 
 LEAST = 32  # pixels on a tile's side
@@ -110,9 +110,10 @@ def windows(length: int, tile: int, overlap: int) -> list[tuple[int, Tensor]]:
 def told(method: Method, noisy: Tensor) -> Method:
     """``method`` with the noise level of the whole picture, where it has a setting for it that is not given."""
     unknown = {f.name for f in fields(method) if getattr(method, f.name) is None}
-    if getattr(method, "noise", "gaussian") == "poisson":
+    noise = getattr(method, "noise", "gaussian")
+    if noise == "poisson":
         return method.changed(photons=estimate_photons(noisy)) if "photons" in unknown else method
-    sigma = estimate_sigma(noisy) if "sigma" in unknown else 0.0
+    sigma = level_by(noise, noisy) if "sigma" in unknown else 0.0
     return method.changed(sigma=sigma) if sigma > 0 else method
 
 

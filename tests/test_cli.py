@@ -81,12 +81,26 @@ def test_tiles_are_those_of_the_face_and_are_refused_before_anything_is_done(fol
 
 
 def test_noise_prints_the_estimate_of_every_picture(capsys):
-    estimates = [b2g.estimate_sigma(images.read(name)) for name in ("in.png", "deep.tif")]
+    pictures = [images.read(name) for name in ("in.png", "deep.tif")]
+    estimates = [(b2g.estimate_sigma(picture), b2g.estimate_correlated_sigma(picture)) for picture in pictures]
     assert run("noise", "in.png", "deep.tif") == 0
     assert capsys.readouterr().out.splitlines() == [
-        f"{name}  sigma {sigma:.2f} of 255" for name, sigma in zip(("in.png", "deep.tif"), estimates)
+        f"{name}  sigma {white:.2f} of 255 if the noise is white, {shared:.2f} if neighbouring pixels share it"
+        for name, (white, shared) in zip(("in.png", "deep.tif"), estimates)
     ]
     assert run("noise", "nowhere.png") == 2 and "nowhere.png" in capsys.readouterr().err
+
+
+def test_a_picture_with_hardly_any_white_noise_is_said_to_be_one(capsys):
+    clean = skimage.data.astronaut()[:64, :64]
+    Image.fromarray(clean).save("clean.png")
+    how = ["--method", "nl_ridge", "--profile", "smoke", "--quiet"]
+    assert run("denoise", "clean.png", *how) == 0
+    assert "hardly any white noise was found" in (said := capsys.readouterr().err) and "--profile camera" in said
+    assert run("denoise", "clean.png", "--noise", "gaussian:25", *how) == 0
+    assert run("denoise", "clean.png", *how, "--set", "noise=correlated") == 0
+    assert run("denoise", "clean.png", *how, "--set", "sigma=5") == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", ["out", "out.v2/"])

@@ -16,8 +16,10 @@ from b2g.loop import BlindSpotLoop
 from b2g.method import Circumstances
 from b2g.methods import B2G, Consensus, LIChI, NLRidge
 from b2g.methods import consensus as module
+from b2g.noise import estimate_correlated_sigma, estimate_sigma
 from b2g.recorrupt import RecorruptedLoop
 from b2g.seeds import seed_for
+from b2g.tiles import told
 
 CLEAN = np.ascontiguousarray(skimage.data.astronaut()[20:84, 200:264].astype(np.float32) / 255)
 WHERE = Circumstances(seed=5, precision="float32")
@@ -71,17 +73,29 @@ def test_several_networks_have_seeds_of_their_own_and_one_say_together(tiny, mon
     assert torch.equal(tiny.changed(weight=1.0)(batch(), WHERE).estimate, pictures[0])
 
 
+def test_correlated_noise_is_taken_for_white_noise_of_its_level(tiny):
+    noisy = batch()
+    level = estimate_correlated_sigma(noisy)
+    assert abs(level / estimate_sigma(noisy) - 1) > 0.01  # so either would be seen
+    answer = tiny.changed(sigma=None, noise="correlated")(noisy, WHERE)
+    assert answer.history[0] == {"sigma": level}
+    assert torch.equal(answer.estimate, tiny.changed(sigma=level)(noisy, WHERE).estimate)
+    for method in (NLRidge(noise="correlated"), LIChI(noise="correlated", window=15)):
+        assert method(noisy).history == [{"sigma": level}]
+        assert told(method, noisy).sigma == level
+
+
 def test_sigma_is_estimated_once_for_all(tiny, monkeypatch):
     asked = []
 
-    def once(noisy):
+    def once(noise, noisy):
         asked.append(noisy)
         return 20.0
 
     def never(noisy):
         raise AssertionError("a member was to be told")
 
-    monkeypatch.setattr(module, "estimate_sigma", once)
+    monkeypatch.setattr(module, "level_by", once)
     monkeypatch.setattr("b2g.noise.estimate_sigma", never)  # what either member would ask
     monkeypatch.setitem(B2G.profiles, "smoke", TINY | dict(input="recorrupted", output="linear"))  # needs sigma
     blind = tiny.changed(sigma=None, networks=2)(batch(), WHERE)
@@ -222,7 +236,7 @@ def test_poisson_noise_is_weighed_where_it_is_gaussian(monkeypatch):
     (dict(networks=0), "networks must be at least 1, not 0"),
     (dict(weight=1.2), r"weight is the networks' share and must lie in \[0, 1\], not 1.2"),
     (dict(weight=-0.1), r"weight is the networks' share and must lie in \[0, 1\], not -0.1"),
-    (dict(noise="speckle"), "noise must be one of gaussian, poisson, not 'speckle'"),
+    (dict(noise="speckle"), "noise must be one of gaussian, poisson, correlated, not 'speckle'"),
     (dict(sigma=0), "sigma is a noise level on 0..255 and must be positive, not 0.0"),
     (dict(weighing="guessed"), "weighing must be one of fixed, held, not 'guessed'"),
     (dict(weight=0.4), "weight is not used with weighing='held'; leave it out, or set weighing='fixed'"),

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
+import scipy
 import torch
 from oracles import assert_mean
 from scipy import stats
 from scipy.fft import dctn
 
-from b2g import add_noise, estimate_sigma, load
+from b2g import add_noise, estimate_correlated_sigma, estimate_sigma, load
 from b2g import noise as noise_module
 from b2g.errors import B2GError
 from b2g.images import to_batch
@@ -159,12 +160,13 @@ def test_the_patches_spectra_are_those_of_a_loop(shape, monkeypatch):
         for top in range(0, 6, step):
             for left in range(0, 5, step):
                 found = [dctn(plane[count, top:top + 8, left:left + 8], norm="ortho") ** 2 for plane in planes]
-                low = sum(f[i, j] for f in found for i in range(8) for j in range(8) if 0 < i + j < 7)
-                wanted.append((low, [[f[i, j] for i in range(8) for j in range(8) if i + j > 7] for f in found]))
+                wanted.append([f.ravel() for f in found])
     batch = torch.from_numpy(stack).permute(0, 3, 1, 2)
-    _, low, high = noise_module._patch_spectra(batch)
-    np.testing.assert_allclose(low, [w[0] for w in wanted], rtol=1e-9)
-    np.testing.assert_allclose(high, [w[1] for w in wanted], rtol=1e-9, atol=1e-12)
+    _, power = noise_module._patch_spectra(batch)
+    np.testing.assert_allclose(power[..., 1:], np.array(wanted)[..., 1:], rtol=1e-9, atol=1e-12)
+    low = [i + j for i in range(8) for j in range(8) if noise_module._LOW[8 * i + j]]
+    high = [i + j for i in range(8) for j in range(8) if noise_module._HIGH[8 * i + j]]
+    assert (min(low), max(low), min(high), max(high)) == (1, 6, 8, 14)
 
 
 def test_the_choice_of_flat_patches_does_not_change_the_variance_of_white_noise():
@@ -172,7 +174,8 @@ def test_the_choice_of_flat_patches_does_not_change_the_variance_of_white_noise(
     ratios = []
     for seed in range(200):
         noise = torch.from_numpy(np.random.RandomState(seed).standard_normal((1, 1, 40, 40)))
-        _, low, high = noise_module._patch_spectra(noise)
+        _, power = noise_module._patch_spectra(noise)
+        low, high = power[..., noise_module._LOW].sum((1, 2)), power[..., noise_module._HIGH]
         ratios.append(high[low.argsort()[:50]].mean())
     assert_mean(ratios, 1.0, unlike=0.93)
 
@@ -184,6 +187,44 @@ def test_the_share_of_flat_patches_grows_until_texture_comes_in():
     assert abs(all_flat - np.median(high.mean(0))) < 1e-12 and 0 < error < 0.05
     textured = high + (np.arange(4000) > 1300)[:, None, None] * 3.0  # beyond the flattest 0.3
     assert noise_module._of_flattest(low, textured, 400)[0] == np.median(textured[:1200].mean(0))
+
+def blurred_noise(shape, sigma, seed, reach=1):
+    """Noise of standard deviation ``sigma`` on 0..255 that each pixel shares with its neighbours, and its kernel."""
+    kernel = np.ones(2 * reach + 1) / np.sqrt(2 * reach + 1)  # of unit energy: the deviation stays
+    noise = np.random.RandomState(seed).standard_normal(shape) * sigma / 255
+    for axis in (0, 1):
+        noise = scipy.ndimage.convolve1d(noise, kernel, axis=axis, mode="wrap")
+    return noise.astype(np.float32), kernel
+
+
+def band_levels(kernel, sigma):
+    """The level of such noise at each frequency of an 8 x 8 patch, from its covariances alone."""
+    shared = np.correlate(kernel, kernel, "full")
+    covariance = scipy.linalg.toeplitz(np.pad(shared[len(kernel) - 1 :], (0, 8))[:8])
+    waves = scipy.fft.dct(np.eye(8), norm="ortho", axis=0)
+    along = np.diag(waves @ covariance @ waves.T)
+    power, frequency = sigma**2 * np.outer(along, along), np.add.outer(range(8), range(8))
+    return [np.sqrt(power[(frequency >= a) & (frequency <= b)].mean()) for a, b in ((1, 2), (3, 4))]
+
+
+@pytest.mark.parametrize("reach, within", [(0, 0.03), (1, 0.05)])
+@pytest.mark.parametrize("shape", [(256, 256), (256, 256, 3)])
+def test_the_level_of_correlated_noise_is_that_of_its_low_frequencies(shape, reach, within):
+    noise, kernel = blurred_noise(shape, 10, seed=3, reach=reach)
+    lower, upper = band_levels(kernel, 10)
+    assert estimate_correlated_sigma(0.5 + noise) == pytest.approx(np.sqrt(lower * upper), rel=within)
+    if reach:  # a level of 18, of which the high frequencies show next to nothing
+        assert np.sqrt(lower * upper) > 17 and estimate_sigma(0.5 + noise) < 4
+
+
+@pytest.mark.parametrize("name", ["skimage/astronaut", "skimage/coffee", "skimage/chelsea"])
+def test_the_level_of_correlated_noise_on_photographs(name):
+    clean = load(name)
+    noise, kernel = blurred_noise(clean.shape, 8, seed=4)
+    level = np.sqrt(np.prod(band_levels(kernel, 8)))
+    found = estimate_correlated_sigma(clean + noise)
+    assert 0.9 * level < found < 1.6 * level and estimate_sigma(clean + noise) < 0.3 * level
+    assert estimate_correlated_sigma(clean) < 0.6 * found
 
 
 def test_sigma_does_not_depend_on_the_container_or_on_brightness():

@@ -289,7 +289,7 @@ def test_the_papers_numbers_follow_sigma_and_yield_to_settings():
 @pytest.mark.parametrize("settings, sentence", [
     (dict(sigma=0), "sigma is a noise level on 0..255 and must be positive, not 0.0"),
     (dict(photons=-3), "photons at white must be positive, not -3.0"),
-    (dict(noise="speckle"), "noise must be one of gaussian, poisson, not 'speckle'"),
+    (dict(noise="speckle"), "noise must be one of gaussian, poisson, correlated, not 'speckle'"),
     (dict(colour="lab"), "colour must be one of joint, opponent, not 'lab'"),
     (dict(window=8), "window .* must be odd, not 8"),
     (dict(window=0), "window .* must be odd, not 0"),

@@ -179,7 +179,7 @@ class APBSNMany(_Asymmetric, Trained):
     }  # fmt: skip
     recipes: ClassVar[dict[str, Recipe]] = {
         "full": Recipe("full", 200_000, 1e-4, "cosine", 0.4, batch=8, side=120),
-        "small": Recipe("small", 6000, 1e-3, "cosine", 0.4, batch=2, side=120),
+        "small": Recipe("small", 3000, 1e-3, "cosine", 0.4, batch=2, side=120),
     }
     capturable: ClassVar[bool] = True
 

@@ -22,7 +22,7 @@ from b2g.fitted import fit_picture
 from b2g.losses import COMBINATIONS, OPERATORS, b2g_loss, uniform_loss
 from b2g.loop import PILOTS, VISIBLE, BlindSpotLoop, MaskLaw
 from b2g.method import Circumstances, Denoised, Method, added_later, check_choice, check_least
-from b2g.methods.b2g_profiles import BEST, FAITHFUL, FAST, MASKED, PAPER, REAL, SMOKE
+from b2g.methods.b2g_profiles import BEST, CAMERA, FAITHFUL, FAST, MASKED, PAPER, REAL, SMOKE
 from b2g.methods.lichi import LIChI
 from b2g.methods.nl_ridge import NLRidge
 from b2g.network import Architecture, EncoderDecoder
@@ -43,7 +43,7 @@ CHOICES = {
     "standout_on": ("features", "output"),
     "answer": ("average", "passes", "visible"),
     "input": ("masked", "recorrupted"),
-    "noise": ("gaussian", "poisson"),
+    "noise": ("gaussian", "poisson", "correlated"),
     "patches": ("none", "nl_ridge", "lichi"),
     "posterior": POSTERIORS,
 }
@@ -82,8 +82,10 @@ class B2G(Method):
 
     Real noise, which neighbouring pixels share: the paper's "dilated convolution" is drawn in a supplement that is not
     public. Read here as ``dilation`` of the windows at full resolution (:class:`b2g.network.Architecture`), in the
-    profile ``real``, which is that reading and no recommendation: it was never measured. ``shuffle``, not in the
-    paper, fits the mosaic of every ``shuffle``-th pixel in the picture's place (:mod:`b2g.shuffle`).
+    profile ``real``, which is that reading and no recommendation. ``shuffle``, not in the paper, fits the mosaic of
+    every ``shuffle``-th pixel in the picture's place (:mod:`b2g.shuffle`). Nor is ``noise="correlated"``, the profile
+    ``camera``: a camera's noise is removed as white noise as strong as it is at low frequencies
+    (:func:`b2g.noise.estimate_correlated_sigma`).
     """
 
     name: ClassVar[str] = "b2g"
@@ -97,6 +99,7 @@ class B2G(Method):
         "masked": MASKED,
         "best": BEST,
         "fast": FAST,
+        "camera": CAMERA,
         "smoke": SMOKE,
     }
 
@@ -251,7 +254,7 @@ class B2G(Method):
 
     def _sigma(self, noisy: Tensor) -> float:
         """The noise's standard deviation in the picture's units, given or estimated."""
-        return given_or_estimated(self.sigma, noisy, self.name) / 255
+        return given_or_estimated(self.sigma, noisy, self.name, self.noise) / 255
 
     def _patched(self, noisy: Tensor, sigma: float) -> Tensor:
         """The patch-based denoiser's answer; ``sigma`` in the picture's units."""

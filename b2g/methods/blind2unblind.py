@@ -171,7 +171,7 @@ class Blind2UnblindMany(Trained):
     profiles: ClassVar[dict[str, dict]] = {"official": dict(recipe="full"), "short": {}, "smoke": {}}
     recipes: ClassVar[dict[str, Recipe]] = {
         "full": Recipe("full", 1_108_200, 3e-4, "halve", 0.2, halvings=4, batch=4, side=128),
-        "small": Recipe("small", 4000, 1e-3, "cosine", 0.3, batch=1, side=64),
+        "small": Recipe("small", 1600, 1e-3, "cosine", 0.3, batch=1, side=64),
     }
     capturable: ClassVar[bool] = True
 

@@ -19,7 +19,7 @@ from b2g.errors import B2GError
 from b2g.fitted import part_of
 from b2g.method import Circumstances, Denoised, Method, added_later, canonical_json, check_choice, check_least
 from b2g.methods.b2g import PATCHES, B2G
-from b2g.noise import estimate_sigma
+from b2g.noise import level_by
 from b2g.seeds import seed_for
 
 
@@ -31,7 +31,8 @@ class Consensus(Method):
 
     ``weighing="fixed"`` takes ``weight`` as the networks' share; ``"held"`` takes the share for which the mean is nearest to
     pixels that the fit never saw (:meth:`b2g.recorrupt.RecorruptedLoop.share_beside`). ``sigma`` as in the members; None
-    estimates it once for both. ``noise="poisson"`` tells both members to expect Poisson noise. The identity names
+    estimates it once for both. ``noise="poisson"`` or ``"correlated"`` (the profile ``camera``) tells both members which
+    noise to expect; of correlated noise held pixels would show their own to the fit. The identity names
     every setting of both members. The history's last entry tells the share.
     """
 
@@ -44,6 +45,7 @@ class Consensus(Method):
     profiles: ClassVar[dict[str, dict]] = {
         "fast": dict(weighing="held"),  # halves lose where the picture is small, since the network then learns noise
         "best": dict(patches_profile="fine", weighing="held"),  # a longer fit would add less, and cost more
+        "camera": dict(network="camera", patches_profile="camera", noise="correlated"),
         "halves": {},
         "smoke": dict(network="smoke", patches="nl_ridge"),
     }  # fmt: skip
@@ -76,7 +78,7 @@ class Consensus(Method):
 
     def members(self, sigma: float | None = None) -> tuple[B2G, Method]:
         """The two members, configured; told ``sigma`` (on 0..255) where they take one."""
-        noise = {"noise": self.noise, "sigma": sigma if self.noise == "gaussian" else None}
+        noise = {"noise": self.noise, "sigma": sigma if self.noise != "poisson" else None}
         return B2G.profile(self.network, **noise), self._other(**noise)
 
     def _other(self, **told) -> Method:
@@ -91,8 +93,8 @@ class Consensus(Method):
     def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
         """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1] (values outside are welcome)."""
         sigma = self.sigma
-        if sigma is None and self.noise == "gaussian":
-            sigma = estimate_sigma(noisy)
+        if sigma is None and self.noise != "poisson":
+            sigma = level_by(self.noise, noisy)
         network, patches = self.members(sigma)
         other = patches(noisy, circumstances)
         weigh = None if self.weighing == "fixed" else self._patched

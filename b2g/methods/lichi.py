@@ -26,12 +26,12 @@ _REFRESH = 3  # steps that one set of groups serves
 
 @dataclass(frozen=True)
 class LIChI(Method):
-    """LIChI for Gaussian or Poisson noise, gray and colour.
+    """LIChI for Gaussian, Poisson or a camera's noise, gray and colour.
 
     ``sigma`` is the Gaussian noise level on 0..255; None estimates it (:func:`b2g.noise.estimate_sigma`).
     ``noise="poisson"``: the picture is counts over ``photons`` (at white; None estimates them,
     :func:`b2g.anscombe.estimate_photons`), and goes through the Anscombe transform and its exact unbiased
-    inverse. ``patch`` (side) and ``group`` (members) belong to the first estimate and to the steps after it,
+    inverse. ``noise="correlated"``: as NL-Ridge has it (:mod:`b2g.methods.nl_ridge`). ``patch`` (side) and ``group`` (members) belong to the first estimate and to the steps after it,
     ``steps`` is M; 0 is the paper's number for this sigma. ``window`` is the side of the search window,
     ``stride`` the distance of reference patches, ``alpha`` the strength of the added noise of Noisier2Noise,
     ``keep`` the share of noise kept at the start.
@@ -47,6 +47,7 @@ class LIChI(Method):
     profiles: ClassVar[dict[str, dict]] = {
         "official": {}, "opponent": dict(colour="opponent", stride=4, steps=6),
         "fine": dict(colour="opponent"),  # the paper's numbers: a little better, at twice the time
+        "camera": dict(colour="opponent", stride=4, steps=6, noise="correlated"),
         "smoke": dict(patch=(7, 5), group=(16, 32), window=15, steps=4),
     }  # fmt: skip
 
@@ -81,7 +82,7 @@ class LIChI(Method):
     @torch.no_grad()
     def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
         """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1] (values outside are welcome)."""
-        if self.noise == "gaussian":
+        if self.noise != "poisson":
             sigma = level_of(self, noisy)
             return Denoised(self._denoise(noisy.float(), sigma), [{"sigma": sigma}])
         photons = photons_of(self, noisy)

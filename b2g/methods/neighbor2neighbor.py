@@ -96,7 +96,7 @@ class Neighbor2Neighbor(Method):
         "smoke": dict(steps=100, width=24),
     }
 
-    steps: int = 800
+    steps: int = 2400
     learning_rate: float = 2e-3
     decay: str = "cosine"
     decay_from: float = 0.0
@@ -151,7 +151,7 @@ class Neighbor2NeighborMany(Trained):
     }  # fmt: skip
     recipes: ClassVar[dict[str, Recipe]] = {
         "full": Recipe("full", 1_108_200, 3e-4, "halve", 0.2, halvings=4, batch=4, side=256),
-        "small": Recipe("small", 6000, 1e-3, "cosine", 0.3, batch=4, side=64),
+        "small": Recipe("small", 4000, 1e-3, "cosine", 0.3, batch=4, side=64),
     }
     capturable: ClassVar[bool] = True
 

@@ -27,9 +27,11 @@ _DARK = 0.01  # the least variance of Poisson noise, over its mean: dark pixels 
 
 @dataclass(frozen=True)
 class NLRidge(Method):
-    """NL-Ridge for Gaussian or Poisson noise, gray and colour.
+    """NL-Ridge for Gaussian, Poisson or a camera's noise, gray and colour.
 
     ``sigma`` is the Gaussian noise level on 0..255; None estimates it (:func:`b2g.noise.estimate_sigma`).
+    ``noise="correlated"``: noise that neighbouring pixels share is taken for white noise as strong as it is at low
+    frequencies (:func:`b2g.noise.estimate_correlated_sigma`); profile ``camera``.
     ``noise="poisson"``: the picture is counts over ``photons`` (at white), its variance each pixel's own, at
     first that of the noisy picture, then of the first estimate; ``photons=None`` estimates them
     (:func:`b2g.anscombe.estimate_photons`). ``patch`` (side) and ``group`` (members) belong to the first and
@@ -43,7 +45,8 @@ class NLRidge(Method):
     cost: ClassVar[str] = "seconds on a CPU (256x256)"
     default_profile: ClassVar[str] = "opponent"
     profiles: ClassVar[dict[str, dict]] = {
-        "official": {}, "opponent": dict(colour="opponent"), "smoke": dict(patch=(5, 5), group=(12, 32), window=15),
+        "official": {}, "opponent": dict(colour="opponent"), "camera": dict(colour="opponent", noise="correlated"),
+        "smoke": dict(patch=(5, 5), group=(12, 32), window=15),
     }  # fmt: skip
 
     sigma: float | None = None
@@ -95,7 +98,7 @@ class NLRidge(Method):
 
     def _variance(self, noisy: Tensor, picture: Tensor):
         """Sigma on 0..255, the map from an estimate to the variance of each entry of the picture, and what was found."""
-        if self.noise == "gaussian":
+        if self.noise != "poisson":
             sigma = level_of(self, noisy)
             return sigma, lambda estimate: torch.full_like(estimate, (sigma / 255) ** 2), {"sigma": sigma}
         photons = photons_of(self, noisy)
@@ -106,7 +109,7 @@ class NLRidge(Method):
 
 def check_noise(method: Method) -> None:
     """Refuses what NL-Ridge and LIChI have in common and cannot be."""
-    check_choice("noise", method.noise, ("gaussian", "poisson"))
+    check_choice("noise", method.noise, ("gaussian", "poisson", "correlated"))
     check_choice("colour", method.colour, COLOURS)
     if method.sigma is not None and not method.sigma > 0:
         raise B2GError(f"{method.name}'s sigma is a noise level on 0..255 and must be positive, not {method.sigma}.")
@@ -118,10 +121,10 @@ def check_noise(method: Method) -> None:
 
 
 def level_of(method: Method, noisy: Tensor) -> float:
-    """Sigma on 0..255 of Gaussian noise, given or estimated."""
+    """Sigma on 0..255 of Gaussian or correlated noise, given or estimated."""
     if method.photons is not None:
-        raise B2GError(f"{method.name}'s photons belong to noise='poisson'; Gaussian noise has a sigma.")
-    return given_or_estimated(method.sigma, noisy, method.name)
+        raise B2GError(f"{method.name}'s photons belong to noise='poisson'; other noise has a sigma.")
+    return given_or_estimated(method.sigma, noisy, method.name, method.noise)
 
 
 def photons_of(method: Method, noisy: Tensor) -> float:

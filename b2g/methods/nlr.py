@@ -92,9 +92,9 @@ class NLR(Method):
     profiles: ClassVar[dict[str, dict]] = {
         "official": {},
         "white": dict(stride=1, keep=0.5),
-        "short": dict(steps=1000, learning_rate=6e-3, width=32, blocks=2, side=48),
+        "short": dict(steps=4000, learning_rate=6e-3, width=32, blocks=2, side=48),
         "short_white": dict(
-            stride=1, keep=0.5, steps=1000, learning_rate=6e-3, width=32, blocks=2, side=48
+            stride=1, keep=0.5, steps=4000, learning_rate=6e-3, width=32, blocks=2, side=48
         ),
         "smoke": dict(stride=1, keep=0.5, steps=250, learning_rate=6e-3, width=16, blocks=2),
     }

@@ -106,7 +106,7 @@ class Noise2Self(Method):
     cost: ClassVar[str] = "some ten minutes on a CPU (official), two (short; 256x256)"
     default_profile: ClassVar[str] = "official"
     profiles: ClassVar[dict[str, dict]] = {
-        "official": {}, "short": dict(steps=200, width=32), "smoke": dict(steps=150, width=12, depth=5),
+        "official": {}, "short": dict(learning_rate=3e-3, width=32), "smoke": dict(steps=150, width=12, depth=5),
     }  # fmt: skip
 
     steps: int = 500

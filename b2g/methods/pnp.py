@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from b2g.errors import B2GError
-from b2g.method import Circumstances, Denoised, Method, check_choice, check_least
+from b2g.method import Circumstances, Denoised, Method, added_later, check_choice, check_least
 from b2g.metrics import psnr
 from b2g.networks.dncnn import DnCNN
 from b2g.networks.drunet import DRUNet
@@ -48,7 +48,8 @@ class PlugAndPlay(Method):
 
     ``prior``: ``"ffdnet"``, ``"dncnn"``, ``"drunet"``, or ``"auto"``: ffdnet in colour, dncnn in gray, whose
     weights are listed (:mod:`b2g.weights`). ``sigma`` is the noise level on 0..255; None estimates it
-    (:func:`b2g.noise.estimate_sigma`); a blind prior takes none. ``weights`` is the path of a file in the
+    (:func:`b2g.noise.estimate_sigma`, or with ``noise="correlated"``, the profile ``camera``,
+    :func:`b2g.noise.estimate_correlated_sigma`); a blind prior takes none. ``weights`` is the path of a file in the
     layout of KAIR (github.com/cszn/KAIR), which drunet and gray ffdnet need; a run is known by the path, not
     by what the file holds. ``iterations`` of the splitting, from the level ``start`` on 0..255, or sigma if
     that is more, down to sigma, and its ``balance`` lambda.
@@ -62,7 +63,9 @@ class PlugAndPlay(Method):
     )
     cost: ClassVar[str] = "a second on a CPU (256x256), drunet some ten"
     default_profile: ClassVar[str] = "official"
-    profiles: ClassVar[dict[str, dict]] = {"official": {}, "dncnn": dict(prior="dncnn"), "smoke": {}}
+    profiles: ClassVar[dict[str, dict]] = {
+        "official": {}, "dncnn": dict(prior="dncnn"), "camera": dict(noise="correlated"), "smoke": {},
+    }  # fmt: skip
 
     prior: str = "auto"
     sigma: float | None = None
@@ -70,10 +73,12 @@ class PlugAndPlay(Method):
     start: float = 49.0
     balance: float = 0.23
     weights: str = ""
+    noise: str = added_later("gaussian")
 
     def __post_init__(self):
         super().__post_init__()
         check_choice("prior", self.prior, PRIORS)
+        check_choice("noise", self.noise, ("gaussian", "correlated"))
         check_least("iterations", self.iterations, 1)
         for name in ("sigma", "start", "balance"):
             value = getattr(self, name)
@@ -99,7 +104,7 @@ class PlugAndPlay(Method):
         prior = load_prior(name, channels, self.weights).to(noisy.device)
         if name == "dncnn" and channels == 3:
             return self._blind(prior, noisy, circumstances)
-        sigma = given_or_estimated(self.sigma, noisy, self.name)
+        sigma = given_or_estimated(self.sigma, noisy, self.name, self.noise)
         estimate, history = noisy, []
         for step, level in enumerate(self.levels(sigma), start=1):
             share = self.balance * (sigma / level) ** 2
@@ -114,9 +119,9 @@ class PlugAndPlay(Method):
 
     def _blind(self, prior: nn.Module, noisy: Tensor, circumstances: Circumstances) -> Denoised:
         """One pass of a prior that finds the noise level by itself."""
-        if self.sigma is not None or self.iterations > 1:
+        if self.sigma is not None or self.iterations > 1 or self.noise != "gaussian":
             raise B2GError(
-                "DnCNN's colour weights are blind: leave out sigma and iterations, or take prior='ffdnet'."
+                "DnCNN's colour weights are blind: leave out sigma, noise and iterations, or take prior='ffdnet'."
             )
         estimate = prior(noisy)
         return Denoised(estimate, [{"step": 1} | _shown(estimate, circumstances)])
