@@ -18,6 +18,7 @@ from b2g.methods import (
     B2G, BM3D, METHODS, ZSN2N, Consensus, LIChI, NLRidge, Noise2Fast, Noise2Same, Noise2Self, Noise2Void, Self2Self,
 )  # fmt: skip
 from b2g.methods.ap_bsn import APBSN, APBSNMany
+from b2g.methods.dgunet import DGUNet
 from b2g.methods.hqssl import HQSSL
 from b2g.methods.mpi import MPI, MPIScratch
 from b2g.methods.dip import DIP
@@ -63,7 +64,7 @@ def test_the_registry_knows_each_method_by_its_name():
         "dip": DIP,
         "neighbor2neighbor": Neighbor2Neighbor, "neighbor2neighbor_many": Neighbor2NeighborMany,
         "blind2unblind": Blind2Unblind, "blind2unblind_many": Blind2UnblindMany, "noise2noise": Noise2Noise,
-        "ap_bsn": APBSN, "ap_bsn_many": APBSNMany, "hqssl": HQSSL,
+        "ap_bsn": APBSN, "ap_bsn_many": APBSNMany, "hqssl": HQSSL, "dgunet": DGUNet,
         "mash": MASH, "pixel2pixel": Pixel2Pixel, "nlr": NLR,
         "noisy_as_clean": NoisyAsClean, "noisier2noise": Noisier2Noise, "iddp": IDDP,
         "pnp": PlugAndPlay, "nlm": NonLocalMeans, "wavelet": WaveletShrinkage, "tv": TotalVariation,
@@ -187,6 +188,7 @@ OTHER_OF = {  # where a setting's name has other values than in OTHER
     "ap_bsn": dict(decay="constant"),
     "ap_bsn_many": dict(weights="other.safetensors", recipe="full"),
     "hqssl": dict(weights="other.safetensors", recipe="full"),
+    "dgunet": dict(weights="other.safetensors", recipe="full"),
     "iddp": dict(corruption="signs"),
     "mash": dict(error="squared", flatness="tile"),
 }

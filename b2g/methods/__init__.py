@@ -5,6 +5,7 @@ from b2g.methods.b2g import B2G
 from b2g.methods.blind2unblind import Blind2Unblind, Blind2UnblindMany
 from b2g.methods.bm3d import BM3D
 from b2g.methods.consensus import Consensus
+from b2g.methods.dgunet import DGUNet
 from b2g.methods.dip import DIP
 from b2g.methods.hqssl import HQSSL
 from b2g.methods.iddp import IDDP
@@ -49,6 +50,7 @@ _ALL = (
     APBSN,
     APBSNMany,
     HQSSL,
+    DGUNet,
     MPI,
     MPIScratch,
     DIP,
@@ -74,6 +76,7 @@ __all__ = [
     "Blind2Unblind",
     "Blind2UnblindMany",
     "Consensus",
+    "DGUNet",
     "DIP",
     "HQSSL",
     "IDDP",
