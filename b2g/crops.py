@@ -72,20 +72,16 @@ class Crops:
             raise B2GError(f"crops need side at least 2 and batch at least 1, not {side} and {batch}.")
         if symmetries not in SYMMETRIES:
             raise B2GError(f"symmetries must be one of {', '.join(SYMMETRIES)}, not {symmetries!r}.")
-        given = [pictures for pictures in (noisy, clean, other) if pictures is not None]
-        if not given or not given[0] or (noisy is None and again is None) or (again is not None and clean is None):
-            raise B2GError("crops need noisy pictures, or clean ones with again, which makes them noisy.")
-        if any([p.shape for p in pictures] != [p.shape for p in given[0]] for pictures in given):
-            raise B2GError("the noisy and the clean pictures of crops must be alike in number and sizes.")
+        pictures = _one_of_each(noisy, clean, other, again)
         self.generator, self.batch, self.again, self.pairs = generator, batch, again, pairs
         self.kinds = SYMMETRIES[symmetries]
-        device = given[0][0].device
-        sizes = torch.tensor([p.shape[-2:] for p in given[0]])
+        device = pictures[0].device
+        sizes = torch.tensor([picture.shape[-2:] for picture in pictures])
         self.side = side if side <= int(sizes.min()) else int(sizes.min()) // 2 * 2
         self.heights, self.widths = sizes.to(device).unbind(1)
         self.starts = (sizes.prod(1).cumsum(0) - sizes.prod(1)).to(device)
         self.noisy, self.clean, self.other = (
-            _Bank(pictures) if pictures else None for pictures in (None if again else noisy, clean, other)
+            _Bank(kind) if kind else None for kind in (None if again else noisy, clean, other)
         )
 
     def _below(self, limit: Tensor) -> Tensor:
@@ -119,6 +115,16 @@ class Crops:
             return Drawn(self.noisy.crops(places), clean, other)
         noisy = self.again(clean, self.generator)
         return Drawn(noisy, clean, self.again(clean, self.generator) if self.pairs else other)
+
+
+def _one_of_each(noisy, clean, other, again: Again | None) -> list[Tensor]:
+    """A picture of each place: the first list there is, once all have been found alike and enough for crops."""
+    given = [pictures for pictures in (noisy, clean, other) if pictures is not None]
+    if not given or not given[0] or (noisy is None and again is None) or (again is not None and clean is None):
+        raise B2GError("crops need noisy pictures, or clean ones with again, which makes them noisy.")
+    if any([p.shape for p in pictures] != [p.shape for p in given[0]] for pictures in given):
+        raise B2GError("the noisy and the clean pictures of crops must be alike in number and sizes.")
+    return given[0]
 
 
 class CropObjective:

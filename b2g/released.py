@@ -116,12 +116,17 @@ def release(path: Path, data: Path) -> dict:
     for source, target in ((content, row["file"]), (record.read_bytes(), row["record"])):
         with replacing(data / target) as file:
             file.write(source)
-    manifest = data / "manifest-released.csv"
-    rows = {one["name"]: one for one in csv.DictReader(manifest.read_text("utf-8").splitlines())} | {name: row}
+    _list(row, data / "manifest-released.csv")
+    return row
+
+
+def _list(row: dict, manifest: Path) -> None:
+    """Put ``row`` into the manifest, in the place of one of its name; the rows in order of their names."""
+    listed = csv.DictReader(manifest.read_text("utf-8").splitlines())
+    rows = {one["name"]: one for one in listed} | {row["name"]: row}
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows[key] for key in sorted(rows))
+    writer.writerows(rows[name] for name in sorted(rows))
     with replacing(manifest) as file:
         file.write(text.getvalue().encode())
-    return row

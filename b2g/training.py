@@ -23,7 +23,7 @@ from b2g import datasets
 from b2g.crops import Again, CropObjective, Crops
 from b2g.errors import B2GError
 from b2g.files import replacing
-from b2g.fit import Schedule, build, fit
+from b2g.fit import Fit, Schedule, build, fit
 from b2g.method import canonical_json, check_choice, check_least
 from b2g.noise import add_noise
 from b2g.released import write_weights
@@ -177,13 +177,8 @@ def train(
     )  # fmt: skip
     header["date"] = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     sha256 = write_weights(output, objective.network.state_dict(), header)
-    record = header | {
-        "settings": method.config(), "recipe": asdict(recipe), "sha256": sha256, "pictures": len(names),
-        "seconds": round(result.seconds, 1), "device": _device_name(device), "precision": precision,
-        "engine": result.engine, "torch": torch.__version__, "history": result.history,
-    }  # fmt: skip
-    with replacing(output.with_suffix(".json")) as file:
-        file.write((json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
+    trained = {"sha256": sha256, "pictures": len(names), "device": _device_name(device), "precision": precision}
+    _write_record(output.with_suffix(".json"), header | trained, method, recipe, result)
     return Training(output, sha256, result.history, result.seconds)
 
 
@@ -205,6 +200,16 @@ def _header(method, recipe: Recipe, names: list[str], seed: int) -> dict[str, st
         "channels": str(recipe.channels), "seed": str(seed), "b2g": b2g.__version__,
         "pictures_sha256": hashlib.sha256(digests.encode()).hexdigest(),
     }  # fmt: skip
+
+
+def _write_record(path: Path, known: dict, method, recipe: Recipe, result: Fit) -> None:
+    """The record of a training: what is ``known`` of it, all settings, and how the fit went."""
+    record = known | {
+        "settings": method.config(), "recipe": asdict(recipe), "seconds": round(result.seconds, 1),
+        "engine": result.engine, "torch": torch.__version__, "history": result.history,
+    }  # fmt: skip
+    with replacing(path) as file:
+        file.write((json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
 
 
 def _device_name(device: torch.device) -> str:

@@ -74,6 +74,9 @@ class UNet(nn.Module):
             nn.Conv2d(wide, wide, 1), nn.LeakyReLU(slope), nn.Conv2d(wide, wide, 1), nn.LeakyReLU(slope),
             nn.Conv2d(wide, channels, 1),
         )  # fmt: skip
+        self._draw_weights(slope, gain)
+
+    def _draw_weights(self, slope: float, gain: float) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(module.weight, slope)
