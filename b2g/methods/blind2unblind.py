@@ -110,7 +110,7 @@ class Blind2Unblind(Method):
 
     name: ClassVar[str] = "blind2unblind"
     source: ClassVar[str] = "Wang et al., CVPR 2022, doi 10.1109/CVPR52688.2022.00207 (one-image form: ours)"
-    cost: ClassVar[str] = "minutes on a CPU (256x256, short); an hour on a GPU (official)"
+    cost: ClassVar[str] = "minutes on a CPU (short, 256x256); about an hour on a GPU (official)"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "official": dict(learning_rate=3e-4, decay="halve", decay_from=0.2, steps=6000, batch=4, side=128, width=48),

@@ -86,7 +86,7 @@ class Neighbor2Neighbor(Method):
 
     name: ClassVar[str] = "neighbor2neighbor"
     source: ClassVar[str] = "Huang et al., CVPR 2021, doi 10.1109/CVPR46437.2021.01454 (one-image form: ours)"
-    cost: ClassVar[str] = "minutes on a CPU (256x256, short); an hour and more (official)"
+    cost: ClassVar[str] = "a minute on a CPU (short, 256x256); about an hour and more (official)"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "official": dict(
@@ -144,7 +144,7 @@ class Neighbor2NeighborMany(Trained):
 
     name: ClassVar[str] = "neighbor2neighbor_many"
     source: ClassVar[str] = "Huang et al., CVPR 2021, doi 10.1109/CVPR46437.2021.01454"
-    cost: ClassVar[str] = "a second on a CPU (256x256), once trained"
+    cost: ClassVar[str] = "about a second on a CPU (256x256), once trained"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "official": dict(recipe="full", gain=0.1), "short": {}, "smoke": {},

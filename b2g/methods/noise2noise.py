@@ -49,7 +49,7 @@ class Noise2Noise(Trained):
 
     name: ClassVar[str] = "noise2noise"
     source: ClassVar[str] = "Lehtinen et al., ICML 2018, doi 10.48550/arXiv.1803.04189"
-    cost: ClassVar[str] = "a second on a CPU (256x256), once trained"
+    cost: ClassVar[str] = "about a second on a CPU (256x256), once trained"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "official": dict(recipe="full"), "short": dict(recipe="small"), "smoke": dict(recipe="small"),

@@ -32,7 +32,7 @@ class Noisier2Noise(FromNoisier):
 
     name: ClassVar[str] = "noisier2noise"
     source: ClassVar[str] = "Moran et al., CVPR 2020, doi 10.48550/arXiv.1910.11908; one-image form ours"
-    cost: ClassVar[str] = "minutes on a CPU (256x256)"
+    cost: ClassVar[str] = "some twenty seconds on a CPU (256x256)"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "short": {},

@@ -28,7 +28,7 @@ class NoisyAsClean(FromNoisier):
 
     name: ClassVar[str] = "noisy_as_clean"
     source: ClassVar[str] = "Xu et al., IEEE TIP 29, 2020, doi 10.1109/TIP.2020.3026622"
-    cost: ClassVar[str] = "two minutes on a CPU (256x256)"
+    cost: ClassVar[str] = "some ten seconds on a CPU (256x256)"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "short": {},

@@ -34,7 +34,7 @@ class Self2Self(Method):
 
     name: ClassVar[str] = "self2self"
     source: ClassVar[str] = "Quan et al., CVPR 2020, doi 10.1109/CVPR42600.2020.00196"
-    cost: ClassVar[str] = "an hour on a GPU (official); an hour on a CPU (short, 256x256)"
+    cost: ClassVar[str] = "about an hour on a GPU (official); about an hour on a CPU (short, 256x256)"
     default_profile: ClassVar[str] = "official"
     profiles: ClassVar[dict[str, dict]] = {
         "official": dict(normaliser="self2self"),

@@ -86,7 +86,7 @@ class ZSN2N(Method):
 
     name: ClassVar[str] = "zs_n2n"
     source: ClassVar[str] = "Mansour and Heckel, CVPR 2023, doi 10.1109/CVPR52729.2023.01347"
-    cost: ClassVar[str] = "about a minute on a CPU (256x256)"
+    cost: ClassVar[str] = "three minutes on a CPU (256x256)"
     default_profile: ClassVar[str] = "official"
     profiles: ClassVar[dict[str, dict]] = {"official": {}, "smoke": dict(steps=150)}
 
