@@ -1,7 +1,8 @@
 """Random crops of pictures held in memory, and the objective that fits a network to them.
 
-A method's form for one image and its form for many differ only in where the crops come from: one noisy picture,
-or a training set with its noise. Everything is drawn and cut on the pictures' device: a GPU never waits for the host.
+A method's form for one image and its form for many differ only in where the crops come from: one noisy
+picture, or a training set with its noise. Everything is drawn and cut on the pictures' device: a GPU never
+waits for the host.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class _Bank:
         self.values = torch.cat([picture[0].permute(1, 2, 0).flatten(0, 1) for picture in pictures])
 
     def crops(self, places: Tensor) -> Tensor:
-        """The pixels at ``places`` ``(B, h, w)`` as ``(B, C, h, w)``, channels last; whole numbers mean 8 bits."""
+        """The pixels at ``places`` ``(B, h, w)`` as ``(B, C, h, w)``, channels last;
+        whole numbers mean 8 bits."""
         found = self.values.index_select(0, places.flatten()).unflatten(0, places.shape)
         found = found.permute(0, 3, 1, 2)
         return found if found.is_floating_point() else found.float() / 255.0
@@ -47,12 +49,13 @@ class _Bank:
 class Crops:
     """Random windows of ``side`` pixels, ``batch`` at a time, of random pictures in a random orientation.
 
-    ``noisy``, ``clean``, ``other``: lists of pictures ``(1, C, H, W)`` on one device, alike in number and sizes;
-    float in [0, 1] or beyond, or bytes (0..255, a quarter of the memory). ``clean`` and ``other`` may be missing.
-    ``again(clean, generator)`` makes noisy crops of clean ones, anew in every draw: ``noisy`` is then not looked at,
-    and with ``pairs`` a second one is made as well. ``symmetries``: ``"all"`` eight of the square, four ``"flips"``,
-    or ``"none"``. A picture with a side below ``side`` makes all windows smaller: the shortest side, rounded down to
-    an even number. Every picture is drawn equally often, and so is every window of a picture.
+    ``noisy``, ``clean``, ``other``: lists of pictures ``(1, C, H, W)`` on one device, alike in number and
+    sizes; float in [0, 1] or beyond, or bytes (0..255, a quarter of the memory). ``clean`` and ``other`` may
+    be missing. ``again(clean, generator)`` makes noisy crops of clean ones, anew in every draw: ``noisy`` is
+    then not looked at, and with ``pairs`` a second one is made as well. ``symmetries``: ``"all"`` eight of
+    the square, four ``"flips"``, or ``"none"``. A picture with a side below ``side`` makes all windows
+    smaller: the shortest side, rounded down to an even number. Every picture is drawn equally often, and so
+    is every window of a picture.
     """
 
     def __init__(
@@ -118,7 +121,8 @@ class Crops:
 
 
 def _one_of_each(noisy, clean, other, again: Again | None) -> list[Tensor]:
-    """A picture of each place: the first list there is, once all have been found alike and enough for crops."""
+    """A picture of each place: the first list there is,
+    once all have been found alike and enough for crops."""
     given = [pictures for pictures in (noisy, clean, other) if pictures is not None]
     if not given or not given[0] or (noisy is None and again is None) or (again is not None and clean is None):
         raise B2GError("crops need noisy pictures, or clean ones with again, which makes them noisy.")
@@ -130,11 +134,11 @@ def _one_of_each(noisy, clean, other, again: Again | None) -> list[Tensor]:
 class CropObjective:
     """The objective of a network fitted to ``crops`` over ``steps`` steps.
 
-    ``loss_of(run, drawn, share)`` is the method's own: ``run(picture)`` is a pass of the network in mixed precision
-    with a float32 answer, ``drawn`` a :class:`Drawn`, ``share`` how much of the fit is over, in [0, 1), for weights
-    that grow: a tensor ``()`` on the device, counted there, so that a CUDA graph counts it too. ``generator`` is what
-    ``loss_of`` draws from, if it draws. Say ``capturable`` only where ``loss_of`` never waits for a tensor's value
-    (:class:`b2g.fit.Objective`).
+    ``loss_of(run, drawn, share)`` is the method's own: ``run(picture)`` is a pass of the network in mixed
+    precision with a float32 answer, ``drawn`` a :class:`Drawn`, ``share`` how much of the fit is over, in
+    [0, 1), for weights that grow: a tensor ``()`` on the device, counted there, so that a CUDA graph counts
+    it too. ``generator`` is what ``loss_of`` draws from, if it draws. Say ``capturable`` only where
+    ``loss_of`` never waits for a tensor's value (:class:`b2g.fit.Objective`).
     """
 
     def __init__(

@@ -55,7 +55,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def load_into(network: torch.nn.Module, path: Path, method: str, channels: int) -> torch.nn.Module:
-    """``network`` with the weights of the file at ``path``, which must be ``method``'s for as many ``channels``."""
+    """``network`` with the weights of the file at ``path``,
+    which must be ``method``'s for as many ``channels``."""
     state, header = read_weights(path)
     found = header.get("method", "no method"), header.get("channels", "no")
     if found != (method, str(channels)):

@@ -1,9 +1,11 @@
-"""Fit a method's network to many pictures: one command, resumed after a kill, a weights file and its record at the end.
+"""Fit a method's network to many pictures: one command, resumed after a kill,
+a weights file and its record at the end.
 
-The pictures are the 400 of BSDS500 that are in no test set. Their noise is frozen: drawn once per picture from its
-name, as a camera would have left it. ``noise="fresh"`` draws it anew for every crop instead, as the published code of
-several methods does: then the same clean crop is seen under many noises, which holds information that noisy pictures
-alone do not (github.com/TaoHuang2018/Neighbor2Neighbor, issue 16), and such weights must be said to have had it.
+The pictures are the 400 of BSDS500 that are in no test set. Their noise is frozen: drawn once per picture
+from its name, as a camera would have left it. ``noise="fresh"`` draws it anew for every crop instead, as the
+published code of several methods does: then the same clean crop is seen under many noises, which holds
+information that noisy pictures alone do not (github.com/TaoHuang2018/Neighbor2Neighbor, issue 16), and such
+weights must be said to have had it.
 """
 
 from __future__ import annotations
@@ -34,11 +36,12 @@ NOISES = ("frozen", "fresh")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a network is trained on, how long and how fast; every value is part of the released weights' header.
+    """What a network is trained on, how long and how fast;
+    every value is part of the released weights' header.
 
-    ``sigma``, on 0..255, is the level of white Gaussian noise, unclipped; with ``sigma_to`` above 0 every picture
-    (``noise="frozen"``) or crop (``"fresh"``) has its own, even between the two. ``pictures`` is a data set of colour
-    pictures; one channel means their luminance, weights 0.2989, 0.5870, 0.1140.
+    ``sigma``, on 0..255, is the level of white Gaussian noise, unclipped; with ``sigma_to`` above 0 every
+    picture (``noise="frozen"``) or crop (``"fresh"``) has its own, even between the two. ``pictures`` is a
+    data set of colour pictures; one channel means their luminance, weights 0.2989, 0.5870, 0.1140.
     """
 
     name: str
@@ -74,7 +77,8 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Training:
-    """What :func:`train` leaves: the file and its SHA-256, the history, and the seconds that the steps took."""
+    """What :func:`train` leaves: the file and its SHA-256, the history,
+    and the seconds that the steps took."""
 
     path: Path
     sha256: str
@@ -159,11 +163,12 @@ def train(
     precision: str = "auto",
     engine: str = "auto",
 ) -> Training:
-    """Train ``method`` (a :class:`b2g.trained.Trained`) by ``recipe``; weights to ``output``, its record beside it.
+    """Train ``method`` (a :class:`b2g.trained.Trained`) by ``recipe``; weights to ``output``,
+    its record beside it.
 
-    ``checkpoint`` names a file that a killed training goes on from, to the same weights. ``limit`` takes only the
-    first so many pictures, for trials. Raises :class:`B2GError` before the first step for an ``output`` that cannot be
-    written.
+    ``checkpoint`` names a file that a killed training goes on from, to the same weights. ``limit`` takes only
+    the first so many pictures, for trials. Raises :class:`B2GError` before the first step for an ``output``
+    that cannot be written.
     """
     output = check_output(output)
     names = training_names(recipe, limit)

@@ -1,7 +1,7 @@
 """BM3D and CBM3D (Dabov, Foi, Katkovnik and Egiazarian, IEEE TIP 2007, doi 10.1109/TIP.2007.901238).
 
-Runs the authors' package ``bm3d`` from PyPI, whose licence is for non-commercial use: an optional extra, imported when
-asked for and never shipped.
+Runs the authors' package ``bm3d`` from PyPI, whose licence is for non-commercial use: an optional extra,
+imported when asked for and never shipped.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from b2g.noise import estimate_sigma
 class BM3D(Method):
     """BM3D on gray pictures, CBM3D (opponent colours) on colour ones; on the CPU whatever the device.
 
-    ``sigma`` is the noise level on 0..255; None estimates it from the picture (:func:`b2g.noise.estimate_sigma`). The
-    published tables give the true one, which no blind method has.
+    ``sigma`` is the noise level on 0..255; None estimates it from the picture
+    (:func:`b2g.noise.estimate_sigma`). The published tables give the true one, which no blind method has.
     """
 
     name: ClassVar[str] = "bm3d"

@@ -28,7 +28,8 @@ LONGEST_HISTORY = 26  # entries of a kept history
 
 @dataclass(frozen=True)
 class Outcome:
-    """A record, the history along the fit if it was watched, and pictures for the gallery, PNG bytes by name."""
+    """A record, the history along the fit if it was watched, and pictures for the gallery,
+    PNG bytes by name."""
 
     record: Record
     history: list[dict] = field(default_factory=list)
@@ -36,7 +37,8 @@ class Outcome:
 
 
 def carry_out(run: Run, keep: bool = False, device: str = "auto", precision: str = "auto", threads: int = 0) -> Outcome:
-    """Denoise, score and describe; whatever goes wrong becomes a record with its reason, never an exception."""
+    """Denoise, score and describe; whatever goes wrong becomes a record with its reason,
+    never an exception."""
     if threads:
         torch.set_num_threads(threads)
     try:
@@ -97,7 +99,8 @@ def _thinned(history: list[dict]) -> list[dict]:
 
 
 def scores(clean, noisy, estimate) -> dict:
-    """Every score of an answer, under every convention of :mod:`b2g.metrics`; LPIPS where its weights can be had."""
+    """Every score of an answer, under every convention of :mod:`b2g.metrics`;
+    LPIPS where its weights can be had."""
     found = {
         "psnr_noisy": round(b2g.psnr(clean, noisy, clip=False), 4),
         "psnr": round(b2g.psnr(clean, estimate), 4),
