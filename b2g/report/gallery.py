@@ -21,7 +21,8 @@ from b2g.runs.cost import Costs, spoken
 from b2g.runs.plan import read_plan
 from b2g.runs.record import label
 
-NAMES = {"bm3d+sigma=given": "BM3D, σ given", "bm3d": "BM3D, σ estimated", "zs_n2n": "ZS-N2N", "self2self/official": "Self2Self",
+NAMES = {"bm3d+sigma=given": "BM3D, σ given", "bm3d": "BM3D, σ estimated", "zs_n2n": "ZS-N2N",
+         "self2self/official": "Self2Self",
          "b2g/masked": "B2G masked", "b2g/fast": "B2G fast", "lichi": "LIChI",
          "consensus/fast": "Consensus",
          "b2g/faithful": "B2G faithful", "b2g/best": "B2G best", "b2g/paper": "B2G paper"}

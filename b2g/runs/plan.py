@@ -34,8 +34,8 @@ from b2g.released import release_name, released
 from b2g.runs.spec import Run, specify
 from b2g.trained import Trained
 
-_FIELDS = {"pictures", "crop", "take", "noise", "levels", "repeats", "protocol", "watch", "keep", "released", "methods",
-           "grid"}  # fmt: skip
+_FIELDS = {"pictures", "crop", "take", "noise", "levels", "repeats", "protocol", "watch", "keep", "released",
+           "methods", "grid"}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,9 @@ def _plain(value):
 
 
 def _short(value) -> str:
-    return format(value, "g") if isinstance(value, float) else ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, float):
+        return format(value, "g")
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _optional(text: str) -> float | None:
