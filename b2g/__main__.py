@@ -1,4 +1,5 @@
-"""The command line: ``b2g denoise | score | noise | methods | datasets | sweep | records | verify | train | release``.
+"""The command line:
+``b2g denoise | score | noise | methods | datasets | sweep | records | verify | train | release``.
 
 Exit code 0 when done, 2 with one sentence on the standard error for bad input, 130 when interrupted.
 """
@@ -111,7 +112,8 @@ def _output(picture: str, given: str | None, several: bool) -> Path:
 
 
 def _make_folder(output: str | None, targets: list[Path]) -> None:
-    """The folder that --output names, once it is sure that every picture can be read and has a file of its own."""
+    """The folder that --output names, once it is sure that every picture can be read
+    and has a file of its own."""
     twice = [target for target in targets if targets.count(target) > 1]
     if twice:
         raise B2GError(f"two pictures would be written to {twice[0]}; denoise them one by one, or into two folders.")

@@ -15,7 +15,8 @@ from b2g.errors import B2GError
 
 
 class AveragedWeights:
-    """The exponential mean of the weights of ``network`` over the calls of :meth:`update`; the newest counts 1 - ``decay``.
+    """The exponential mean of the weights of ``network`` over the calls of :meth:`update`;
+    the newest counts 1 - ``decay``.
 
     Everything lies on the network's device, so a CUDA graph may hold an update.
     """

@@ -1,9 +1,10 @@
 """How the engine takes its steps: launched by the host one kernel at a time, or replayed as one CUDA graph.
 
-A step on a small picture is some hundreds of short kernels, and launching them takes the host longer than a fast GPU
-needs to run them. A CUDA graph is the whole step recorded once (loss, gradients, Adam, running average, and the masks,
-drawn inside from the objective's own generator), then launched by one call. What is recorded reads and writes the same
-memory at every replay, so whatever changes from step to step must lie in tensors: the learning rate does.
+A step on a small picture is some hundreds of short kernels, and launching them takes the host longer than a
+fast GPU needs to run them. A CUDA graph is the whole step recorded once (loss, gradients, Adam, running
+average, and the masks, drawn inside from the objective's own generator), then launched by one call. What is
+recorded reads and writes the same memory at every replay, so whatever changes from step to step must lie in
+tensors: the learning rate does.
 
 Source: PyTorch's documentation, "CUDA Graphs", whole-network capture; ``torch.cuda.CUDAGraph``.
 """
@@ -24,8 +25,9 @@ WARM_UP = 3  # steps before the recording, on its stream: libraries choose their
 class EagerSteps:
     """One step after another, every kernel launched by the host.
 
-    ``objective`` and ``mean`` as in :func:`b2g.fit.fit`. A call takes a step at the given learning rate and returns its
-    loss, a tensor ``()``, and its estimate. ``engine`` says how the steps are taken, and why if that was not wished.
+    ``objective`` and ``mean`` as in :func:`b2g.fit.fit`. A call takes a step at the given learning rate and
+    returns its loss, a tensor ``()``, and its estimate. ``engine`` says how the steps are taken, and why if
+    that was not wished.
     """
 
     def __init__(self, objective, optimiser, mean, engine: str = "eager"):
@@ -56,9 +58,9 @@ class EagerSteps:
 class GraphSteps(EagerSteps):
     """The same steps from a CUDA graph, for an objective whose steps are all alike (``capturable``).
 
-    The first three steps are ordinary ones on the stream of the recording; the last of them runs while PyTorch
-    refuses whatever makes the host wait, which a recording could not bear. A step that fails there, or in the
-    recording, is taken back and the fit goes on eagerly (``strict``: a :class:`B2GError` instead).
+    The first three steps are ordinary ones on the stream of the recording; the last of them runs while
+    PyTorch refuses whatever makes the host wait, which a recording could not bear. A step that fails there,
+    or in the recording, is taken back and the fit goes on eagerly (``strict``: a :class:`B2GError` instead).
 
     The loss and the estimate that a call returns are overwritten by the next call.
     """
@@ -98,7 +100,8 @@ class GraphSteps(EagerSteps):
             else:
                 self._record(step)
         except RuntimeError as error:
-            # A recording that broke off may leave its generators unusable outside of it: give them the state of before.
+            # A recording that broke off may leave its generators unusable outside of it:
+            # give them the state of before.
             for generator, state in spare:
                 generator.graphsafe_set_state(state)
             self.objective.load_state(before)
@@ -153,7 +156,8 @@ class GraphSteps(EagerSteps):
 
 
 def generators(objective) -> list[torch.Generator]:
-    """The generators that an objective's steps draw from: its ``generators``, or its one ``generator``, if any."""
+    """The generators that an objective's steps draw from: its ``generators``, or its one ``generator``,
+    if any."""
     several = getattr(objective, "generators", None)
     if several is not None:
         return list(several)
@@ -162,7 +166,8 @@ def generators(objective) -> list[torch.Generator]:
 
 
 def choose_steps(engine: str, objective, optimiser, mean) -> EagerSteps:
-    """The engine called ``engine``: ``"graph"``, ``"eager"``, or ``"auto"``, which is a graph wherever one can be."""
+    """The engine called ``engine``: ``"graph"``, ``"eager"``, or ``"auto"``,
+    which is a graph wherever one can be."""
     device = next(objective.network.parameters()).device
     check_engine(engine, device)
     alike = getattr(objective, "capturable", False)

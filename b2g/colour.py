@@ -1,7 +1,8 @@
 """Opponent colours: one channel of brightness, two of colour, orthonormal, so that white noise stays white.
 
-The colour channels of photographs vary less than their brightness; a denoiser that treats each of the three by itself
-may average more over colour. The same step is what CBM3D takes (Dabov et al., ICIP 2007, doi 10.1109/ICIP.2007.4378954).
+The colour channels of photographs vary less than their brightness; a denoiser that treats each of the three
+by itself may average more over colour. The same step is what CBM3D takes (Dabov et al., ICIP 2007,
+doi 10.1109/ICIP.2007.4378954).
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ def _rows(like: Tensor) -> Tensor:
 
 
 def to_opponent(picture: Tensor) -> Tensor:
-    """``(H, W, 3)`` red, green, blue to ``(H, W, 3)`` opponent colours; any other number of channels is left as it is."""
+    """``(H, W, 3)`` red, green, blue to ``(H, W, 3)`` opponent colours;
+    any other number of channels is left as it is."""
     return picture if picture.shape[-1] != 3 else picture @ _rows(picture).T
 
 

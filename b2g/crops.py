@@ -1,7 +1,8 @@
 """Random crops of pictures held in memory, and the objective that fits a network to them.
 
-A method's form for one image and its form for many differ only in where the crops come from: one noisy picture,
-or a training set with its noise. Everything is drawn and cut on the pictures' device: a GPU never waits for the host.
+A method's form for one image and its form for many differ only in where the crops come from: one noisy
+picture, or a training set with its noise. Everything is drawn and cut on the pictures' device: a GPU never
+waits for the host.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class _Bank:
         self.values = torch.cat([picture[0].permute(1, 2, 0).flatten(0, 1) for picture in pictures])
 
     def crops(self, places: Tensor) -> Tensor:
-        """The pixels at ``places`` ``(B, h, w)`` as ``(B, C, h, w)``, channels last; whole numbers mean 8 bits."""
+        """The pixels at ``places`` ``(B, h, w)`` as ``(B, C, h, w)``, channels last;
+        whole numbers mean 8 bits."""
         found = self.values.index_select(0, places.flatten()).unflatten(0, places.shape)
         found = found.permute(0, 3, 1, 2)
         return found if found.is_floating_point() else found.float() / 255.0
@@ -47,12 +49,13 @@ class _Bank:
 class Crops:
     """Random windows of ``side`` pixels, ``batch`` at a time, of random pictures in a random orientation.
 
-    ``noisy``, ``clean``, ``other``: lists of pictures ``(1, C, H, W)`` on one device, alike in number and sizes;
-    float in [0, 1] or beyond, or bytes (0..255, a quarter of the memory). ``clean`` and ``other`` may be missing.
-    ``again(clean, generator)`` makes noisy crops of clean ones, anew in every draw: ``noisy`` is then not looked at,
-    and with ``pairs`` a second one is made as well. ``symmetries``: ``"all"`` eight of the square, four ``"flips"``,
-    or ``"none"``. A picture with a side below ``side`` makes all windows smaller: the shortest side, rounded down to
-    an even number. Every picture is drawn equally often, and so is every window of a picture.
+    ``noisy``, ``clean``, ``other``: lists of pictures ``(1, C, H, W)`` on one device, alike in number and
+    sizes; float in [0, 1] or beyond, or bytes (0..255, a quarter of the memory). ``clean`` and ``other`` may
+    be missing. ``again(clean, generator)`` makes noisy crops of clean ones, anew in every draw: ``noisy`` is
+    then not looked at, and with ``pairs`` a second one is made as well. ``symmetries``: ``"all"`` eight of
+    the square, four ``"flips"``, or ``"none"``. A picture with a side below ``side`` makes all windows
+    smaller: the shortest side, rounded down to an even number. Every picture is drawn equally often, and so
+    is every window of a picture.
     """
 
     def __init__(
@@ -72,20 +75,16 @@ class Crops:
             raise B2GError(f"crops need side at least 2 and batch at least 1, not {side} and {batch}.")
         if symmetries not in SYMMETRIES:
             raise B2GError(f"symmetries must be one of {', '.join(SYMMETRIES)}, not {symmetries!r}.")
-        given = [pictures for pictures in (noisy, clean, other) if pictures is not None]
-        if not given or not given[0] or (noisy is None and again is None) or (again is not None and clean is None):
-            raise B2GError("crops need noisy pictures, or clean ones with again, which makes them noisy.")
-        if any([p.shape for p in pictures] != [p.shape for p in given[0]] for pictures in given):
-            raise B2GError("the noisy and the clean pictures of crops must be alike in number and sizes.")
+        pictures = _one_of_each(noisy, clean, other, again)
         self.generator, self.batch, self.again, self.pairs = generator, batch, again, pairs
         self.kinds = SYMMETRIES[symmetries]
-        device = given[0][0].device
-        sizes = torch.tensor([p.shape[-2:] for p in given[0]])
+        device = pictures[0].device
+        sizes = torch.tensor([picture.shape[-2:] for picture in pictures])
         self.side = side if side <= int(sizes.min()) else int(sizes.min()) // 2 * 2
         self.heights, self.widths = sizes.to(device).unbind(1)
         self.starts = (sizes.prod(1).cumsum(0) - sizes.prod(1)).to(device)
         self.noisy, self.clean, self.other = (
-            _Bank(pictures) if pictures else None for pictures in (None if again else noisy, clean, other)
+            _Bank(kind) if kind else None for kind in (None if again else noisy, clean, other)
         )
 
     def _below(self, limit: Tensor) -> Tensor:
@@ -121,14 +120,25 @@ class Crops:
         return Drawn(noisy, clean, self.again(clean, self.generator) if self.pairs else other)
 
 
+def _one_of_each(noisy, clean, other, again: Again | None) -> list[Tensor]:
+    """A picture of each place: the first list there is,
+    once all have been found alike and enough for crops."""
+    given = [pictures for pictures in (noisy, clean, other) if pictures is not None]
+    if not given or not given[0] or (noisy is None and again is None) or (again is not None and clean is None):
+        raise B2GError("crops need noisy pictures, or clean ones with again, which makes them noisy.")
+    if any([p.shape for p in pictures] != [p.shape for p in given[0]] for pictures in given):
+        raise B2GError("the noisy and the clean pictures of crops must be alike in number and sizes.")
+    return given[0]
+
+
 class CropObjective:
     """The objective of a network fitted to ``crops`` over ``steps`` steps.
 
-    ``loss_of(run, drawn, share)`` is the method's own: ``run(picture)`` is a pass of the network in mixed precision
-    with a float32 answer, ``drawn`` a :class:`Drawn`, ``share`` how much of the fit is over, in [0, 1), for weights
-    that grow: a tensor ``()`` on the device, counted there, so that a CUDA graph counts it too. ``generator`` is what
-    ``loss_of`` draws from, if it draws. Say ``capturable`` only where ``loss_of`` never waits for a tensor's value
-    (:class:`b2g.fit.Objective`).
+    ``loss_of(run, drawn, share)`` is the method's own: ``run(picture)`` is a pass of the network in mixed
+    precision with a float32 answer, ``drawn`` a :class:`Drawn`, ``share`` how much of the fit is over, in
+    [0, 1), for weights that grow: a tensor ``()`` on the device, counted there, so that a CUDA graph counts
+    it too. ``generator`` is what ``loss_of`` draws from, if it draws. Say ``capturable`` only where
+    ``loss_of`` never waits for a tensor's value (:class:`b2g.fit.Objective`).
     """
 
     def __init__(

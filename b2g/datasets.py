@@ -93,7 +93,8 @@ def info(name: str, part: str | None = None) -> Listed:
 
 
 def digest(name: str) -> str:
-    """The SHA-256 that stands for a picture, from the manifest alone: of its file (a pair: of both), or its pixels."""
+    """The SHA-256 that stands for a picture, from the manifest alone: of its file (a pair: of both),
+    or its pixels."""
     if sidd.is_sidd(name):
         return sidd.digest(_split(name)[0])
     parts = _find(_split(name)[0])

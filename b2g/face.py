@@ -27,8 +27,9 @@ class Result:
     """What :func:`denoise` returns.
 
     ``image`` is of the caller's own kind (numpy in, numpy out; 16-bit file in, 16-bit array out; a list for a
-    list); ``history`` is one dict a logged step (``step``, ``loss``, ``seconds``, and ``psnr`` where a clean picture
-    was given), or a list of such histories for several pictures; ``config`` holds every setting that was used.
+    list); ``history`` is one dict a logged step (``step``, ``loss``, ``seconds``, and ``psnr`` where a clean
+    picture was given), or a list of such histories for several pictures; ``config`` holds every setting that
+    was used.
     """
 
     image: Any
@@ -97,17 +98,18 @@ def denoise(
 ) -> Result:
     """Denoise a picture, or several, from nothing but itself.
 
-    ``noisy``: a numpy array ``(H, W)``, ``(H, W, C)`` or ``(N, H, W, C)``, a torch tensor ``(H, W)``, ``(C, H, W)`` or
-    ``(B, C, H, W)``, a PIL image, a path, or a list of those; gray or colour, 8 or 16 bit or float in [0, 1] (a float
-    may leave the range: noise is not clipped), 16 pixels a side or more. Every picture of a batch is fitted
-    on its own, with a seed of its own.
+    ``noisy``: a numpy array ``(H, W)``, ``(H, W, C)`` or ``(N, H, W, C)``, a torch tensor ``(H, W)``,
+    ``(C, H, W)`` or ``(B, C, H, W)``, a PIL image, a path, or a list of those; gray or colour, 8 or 16 bit or
+    float in [0, 1] (a float may leave the range: noise is not clipped), 16 pixels a side or more. Every
+    picture of a batch is fitted on its own, with a seed of its own.
 
-    ``method`` is a name (``b2g.methods.METHODS``) or a configured instance; ``profile`` and any ``settings`` (``steps=500``)
-    choose its fields. ``clean`` is shown against (PSNR), never used. A killed fit goes on from ``checkpoint``.
-    ``watch`` and ``log_every`` are for studies of one training (see :class:`b2g.method.Circumstances`).
-    ``together``: whether a batch is fitted side by side, much faster for small pictures on a GPU, with other random
-    numbers (:mod:`b2g.together`): True, False, so many at a time, or ``"auto"``, on a GPU up to 128 x 128 pixels.
-    Raises :class:`b2g.errors.B2GError` with one sentence for bad input.
+    ``method`` is a name (``b2g.methods.METHODS``) or a configured instance; ``profile`` and any ``settings``
+    (``steps=500``) choose its fields. ``clean`` is shown against (PSNR), never used. A killed fit goes on
+    from ``checkpoint``. ``watch`` and ``log_every`` are for studies of one training (see
+    :class:`b2g.method.Circumstances`). ``together``: whether a batch is fitted side by side, much faster for
+    small pictures on a GPU, with other random numbers (:mod:`b2g.together`): True, False, so many at a time,
+    or ``"auto"``, on a GPU up to 128 x 128 pixels. Raises :class:`b2g.errors.B2GError` with one sentence for
+    bad input.
     """
     configured = tiled(choose_method(method, profile, **settings), tile, overlap)
     where = choose_device(device)

@@ -1,7 +1,8 @@
 """Bring a listed file to this machine, whole and with the right checksum, or say in one sentence why not.
 
 Looked for in this order: the folder B2G_DATA_MIRROR, read in place; the cache, B2G_CACHE or the user's own;
-the network, unless B2G_OFFLINE is set. Every file is checked against its SHA-256 each time, wherever it comes from.
+the network, unless B2G_OFFLINE is set. Every file is checked against its SHA-256 each time,
+wherever it comes from.
 """
 
 import hashlib

@@ -198,7 +198,8 @@ def encode(array: np.ndarray, suffix: str, name="picture", icc=None, exif=None) 
 
 
 def carried(*parts):
-    """A file or folder that comes with the package: b2g/_data in a wheel, data/ beside the package in a working copy."""
+    """A file or folder that comes with the package: b2g/_data in a wheel,
+    data/ beside the package in a working copy."""
     packaged = resources.files("b2g").joinpath("_data", *parts)
     here = packaged.is_file() or packaged.is_dir()
     return packaged if here else Path(__file__).parents[1].joinpath("data", *parts)

@@ -1,7 +1,8 @@
-"""The engine: fit a network to what an objective asks, keep a running average, log, stop, resume (Algorithm 1).
+"""The engine: fit a network to what an objective asks, keep a running average, log, stop,
+resume (Algorithm 1).
 
-It knows nothing of masks or pictures: an *objective* does. Every fitted method uses this one loop, and on a GPU it
-replays the step as a CUDA graph (:mod:`b2g.capture`).
+It knows nothing of masks or pictures: an *objective* does. Every fitted method uses this one loop, and on a
+GPU it replays the step as a CUDA graph (:mod:`b2g.capture`).
 """
 
 from __future__ import annotations
@@ -63,15 +64,17 @@ class Schedule:
 class Objective(Protocol):
     """What a method minimises. ``state`` and ``load_state`` serve checkpoints (tensors and numbers only).
 
-    An objective with ``capturable = True`` states that all its steps are alike: the same kernels whatever ``step`` is,
-    nothing that the host waits for, chance from its ``generator`` (or ``generators``) alone, and no tensor carried
-    over from the step before, unless it is changed in place. Only such steps can be a CUDA graph.
+    An objective with ``capturable = True`` states that all its steps are alike: the same kernels whatever
+    ``step`` is, nothing that the host waits for, chance from its ``generator`` (or ``generators``) alone, and
+    no tensor carried over from the step before, unless it is changed in place. Only such steps can be a CUDA
+    graph.
     """
 
     network: nn.Module
 
     def loss(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """The loss of this step (scalar) and, if it is worth averaging, the step's estimate ``(B, C, H, W)``."""
+        """The loss of this step (scalar) and, if it is worth averaging,
+        the step's estimate ``(B, C, H, W)``."""
 
     def state(self) -> dict: ...
 
@@ -108,7 +111,8 @@ class RunningAverage:
 class Fit:
     """What a fit leaves: the running average of the estimates (if any was given) and the history.
 
-    ``engine`` tells how the steps were taken, ``"graph"`` or ``"eager"``, and why where a graph was wished in vain.
+    ``engine`` tells how the steps were taken, ``"graph"`` or ``"eager"``,
+    and why where a graph was wished in vain.
     """
 
     average: Tensor | None
@@ -128,12 +132,14 @@ def autocast(device: torch.device, precision: str):
         else:
             able = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         precision = "bfloat16" if able else "float32"
-    # A weight is used once a pass, so a cache of rounded weights would save nothing, and no CUDA graph may keep one.
+    # A weight is used once a pass, so a cache of rounded weights would save nothing,
+    # and no CUDA graph may keep one.
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
 
 
 def build(make: Callable[[], nn.Module], seed: int, device: torch.device) -> nn.Module:
-    """A network with initial weights from ``seed``, equal on every device; the global stream is left as it was."""
+    """A network with initial weights from ``seed``, equal on every device;
+    the global stream is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = make()
@@ -157,15 +163,17 @@ def fit(
 ) -> Fit:
     """Minimise ``objective`` by Adam over ``schedule`` and return the running average and the history.
 
-    ``average`` is the decay of the running mean of the objective's estimates, or a mean of the objective's own kind
-    (:class:`b2g.window.Canvas`), or None: no mean is kept. ``clean`` is
-    used for the shown PSNR only. ``watch`` is called with the objective and the number of steps done at every entry of
-    the history (every ``log_every`` steps and at the end), which takes up its numbers. A ``checkpoint`` is written
-    about once a minute and read at the start if its ``identity`` is this run's; it is removed at the end. ``engine``:
-    see :func:`b2g.capture.choose_steps`. Raises :class:`~b2g.errors.Diverged` when the loss stops being finite.
+    ``average`` is the decay of the running mean of the objective's estimates, or a mean of the objective's
+    own kind (:class:`b2g.window.Canvas`), or None: no mean is kept. ``clean`` is used for the shown PSNR
+    only. ``watch`` is called with the objective and the number of steps done at every entry of the history
+    (every ``log_every`` steps and at the end), which takes up its numbers. A ``checkpoint`` is written about
+    once a minute and read at the start if its ``identity`` is this run's; it is removed at the end.
+    ``engine``: see :func:`b2g.capture.choose_steps`. Raises :class:`~b2g.errors.Diverged` when the loss stops
+    being finite.
 
-    A GPU is waited for where the history gets an entry, and nowhere else: the loss is read there and then. A delayed
-    read would spare one launch in ``log_every`` steps, and make the entry's time that of a step not yet taken.
+    A GPU is waited for where the history gets an entry, and nowhere else: the loss is read there and then. A
+    delayed read would spare one launch in ``log_every`` steps, and make the entry's time that of a step not
+    yet taken.
     """
     if checkpoint is not None:
         _check_place(Path(checkpoint))

@@ -1,4 +1,5 @@
-"""Fitting a network to one noisy picture under the circumstances of a run: what all fitted methods do alike."""
+"""Fitting a network to one noisy picture under the circumstances of a run:
+what all fitted methods do alike."""
 
 from __future__ import annotations
 
@@ -28,8 +29,9 @@ def fit_picture(
 ) -> Fit:
     """:func:`b2g.fit.fit` of ``objective`` to ``noisy`` ``(1, C, H, W)``, as ``circumstances`` ask.
 
-    ``average`` and ``stop`` as there. ``answer`` gives the picture of the moment, for the PSNR in the history of
-    a method that keeps no running average; it is called without gradients, and must leave no trace in the fit.
+    ``average`` and ``stop`` as there. ``answer`` gives the picture of the moment, for the PSNR in the history
+    of a method that keeps no running average; it is called without gradients, and must leave no trace in the
+    fit.
     """
     return fit(
         objective, schedule, average=average, clean=None if answer else circumstances.clean, stop=stop,
@@ -48,7 +50,8 @@ def crops_of_picture(
     *,
     capturable: bool = True,
 ) -> CropObjective:
-    """The network of ``make`` and ``loss_of`` on crops of ``noisy`` ``(1, C, H, W)``, whose noise is never drawn again.
+    """The network of ``make`` and ``loss_of`` on crops of ``noisy`` ``(1, C, H, W)``,
+    whose noise is never drawn again.
 
     ``method`` gives ``side``, ``batch`` and ``steps``; ``loss_of(run, drawn, share, generator)`` as in
     :class:`b2g.crops.CropObjective`, with the generator of the crops to draw from.
@@ -63,7 +66,8 @@ def crops_of_picture(
 
 
 def part_of(circumstances: Circumstances, part: str, seed: int | None = None) -> Circumstances:
-    """The circumstances of one of a method's several fits: a checkpoint of its own, and a seed where it needs one."""
+    """The circumstances of one of a method's several fits: a checkpoint of its own,
+    and a seed where it needs one."""
     place = circumstances.checkpoint
     return replace(
         circumstances,
@@ -73,7 +77,8 @@ def part_of(circumstances: Circumstances, part: str, seed: int | None = None) ->
 
 
 def _watching(circumstances: Circumstances, answer: Callable[[], Tensor] | None):
-    """The circumstances' watch, with the PSNR of ``answer`` where the engine has no running average to show."""
+    """The circumstances' watch, with the PSNR of ``answer`` where the engine has no
+    running average to show."""
     clean, watch = circumstances.clean, circumstances.watch
     if clean is None or answer is None:
         return watch

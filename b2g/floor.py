@@ -1,15 +1,17 @@
-"""The floor of a piece of work: what its arithmetic and its memory traffic take at the machine's own ceilings.
+"""The floor of a piece of work: what its arithmetic and its memory traffic take at the
+machine's own ceilings.
 
-Every operation that PyTorch dispatches is counted as it runs: its floating-point operations (of convolutions and matrix
-products; those of pointwise operations are beneath notice beside their traffic) and its bytes. An operation takes at
-least the larger of operations / peak and bytes / bandwidth (the roofline: Williams, Waterman and Patterson,
-Communications of the ACM 52(4), 2009, doi 10.1145/1498765.1498785); the floor of the work is the sum.
+Every operation that PyTorch dispatches is counted as it runs: its floating-point operations (of convolutions
+and matrix products; those of pointwise operations are beneath notice beside their traffic) and its bytes. An
+operation takes at least the larger of operations / peak and bytes / bandwidth (the roofline: Williams,
+Waterman and Patterson, Communications of the ACM 52(4), 2009, doi 10.1145/1498765.1498785); the floor of the
+work is the sum.
 
-Bytes as written: every operand is read once and every result written once, of each operation by itself. A view moves
-nothing; what is repeated by a stride of 0 is read once. Fused: only convolutions, matrix products and updates of what
-outlives the work (weights, Adam's moments, running averages) move anything, all else being done on the way. Once:
-every tensor of the work moves once, whether it is read or written. Bandwidth is that of main memory, so work that
-stays in a cache can be faster than its floor.
+Bytes as written: every operand is read once and every result written once, of each operation by itself. A
+view moves nothing; what is repeated by a stride of 0 is read once. Fused: only convolutions, matrix products
+and updates of what outlives the work (weights, Adam's moments, running averages) move anything, all else
+being done on the way. Once: every tensor of the work moves once, whether it is read or written. Bandwidth is
+that of main memory, so work that stays in a cache can be faster than its floor.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ _WRITE_ONLY = ("zero_", "fill_", "copy_", "uniform_", "normal_", "random_", "ber
 
 @dataclass(frozen=True)
 class Operation:
-    """One dispatched operation. ``lasting``: it has matrix arithmetic, or changes what was there before the work."""
+    """One dispatched operation. ``lasting``: it has matrix arithmetic,
+    or changes what was there before the work."""
 
     name: str
     flops: int
@@ -124,7 +127,8 @@ class _Counter(TorchDispatchMode):
         self.operations.append(Operation(name, flops, read + written, _precision(operands or results), lasting))
 
     def _remember(self, operands: list[Tensor], fresh: list[Tensor]) -> None:
-        """Which tensors the work made and which it found; a freed one's place may be taken by another it makes."""
+        """Which tensors the work made and which it found;
+        a freed one's place may be taken by another it makes."""
         for tensor in operands:
             if _storage(tensor) not in self.made | self.known:
                 self.known.add(_storage(tensor))
@@ -169,7 +173,8 @@ def _precision(tensors: list[Tensor]) -> str:
 
 
 def seconds_of(call: Callable[[], object], device: torch.device, *, least: float = 0.5, rounds: int = 5) -> float:
-    """Seconds of one call: the fastest of ``rounds`` rounds, of so many calls that all last about ``least`` seconds."""
+    """Seconds of one call: the fastest of ``rounds`` rounds,
+    of so many calls that all last about ``least`` seconds."""
     call()
     once = _timed(call, 1, device)
     calls = max(1, round(least / rounds / max(once, 1e-7)))
@@ -194,9 +199,11 @@ def measure_ceilings(
     elements: int | None = None,
     least: float = 0.5,
 ) -> Ceilings:
-    """Measure a device: the faster of a large matrix product and a wide convolution; the better of a copy and a triad.
+    """Measure a device: the faster of a large matrix product and a wide convolution;
+    the better of a copy and a triad.
 
-    ``side`` of the matrices (8192 on a GPU, 1024 on a CPU), ``elements`` of the float32 arrays moved (2^28, 2^24).
+    ``side`` of the matrices (8192 on a GPU, 1024 on a CPU), ``elements`` of the float32 arrays moved (2^28,
+    2^24).
     """
     gpu = device.type == "cuda"
     side, elements = side or (8192 if gpu else 1024), elements or (1 << (28 if gpu else 24))
@@ -241,7 +248,8 @@ class StepCost:
 def measure_step(
     method: Method, size: int, circumstances: Circumstances = Circumstances(), *, channels: int = 3, least: float = 1.0
 ) -> StepCost:
-    """Count and time a step of ``method`` (one that has an ``objective``) on ``size x size`` pixels of plain chance."""
+    """Count and time a step of ``method`` (one that has an ``objective``) on
+    ``size x size`` pixels of plain chance."""
     if not hasattr(method, "objective"):
         raise B2GError(f"{method.name} does not show its steps, so they cannot be counted; choose b2g.")
     take = _stepper(method, size, circumstances, channels, "eager")

@@ -1,10 +1,11 @@
-r"""The layers that are not in every textbook: masked convolution, gradient layer, channel attention, T-Standout.
+r"""The layers that are not in every textbook: masked convolution, gradient layer, channel attention,
+T-Standout.
 
 All take and return features ``(B, C, H, W)``. Randomness comes from the ``generator`` argument alone, so a
 forward pass is a function of weights, picture, mask and generator.
 
-Source: AIMS Mathematics 10(6), 2025, Section 3.2 (Eq. 3.11 to 3.14), doi 10.3934/math.2025637; partial convolution
-after Liu et al. (ECCV 2018), its use for denoising after Quan et al. (Self2Self, CVPR 2020).
+Source: AIMS Mathematics 10(6), 2025, Section 3.2 (Eq. 3.11 to 3.14), doi 10.3934/math.2025637; partial
+convolution after Liu et al. (ECCV 2018), its use for denoising after Quan et al. (Self2Self, CVPR 2020).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ NORMALISERS = ("window", "self2self")
 
 
 def dilated(features: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
-    """The 3x3 convolution whose nine pixels lie ``dilation`` apart, zeros outside; sides stay. On a CPU in float32."""
+    """The 3x3 convolution whose nine pixels lie ``dilation`` apart, zeros outside; sides stay.
+    On a CPU in float32."""
     how = {"padding": dilation, "dilation": dilation}
     if features.device.type != "cpu":
         return F.conv2d(features, weight, bias, **how)
@@ -49,15 +51,18 @@ def convolution(channels_in: int, channels_out: int, dilation: int = 1) -> nn.Co
 class MaskedConv2d(nn.Module):
     """A 3x3 convolution that sees visible pixels only (partial convolution).
 
-    ``forward(features, mask)`` with ``mask`` ``(B, C or 1, H, W)``, 1 = visible, returns the new features and the new
-    mask ``(B, 1, H, W)``, 1 where the window held anything visible. Windows with hidden entries are scaled up
-    by (entries) / (visible entries); the outside of the picture counts as hidden, so borders are not darkened.
+    ``forward(features, mask)`` with ``mask`` ``(B, C or 1, H, W)``, 1 = visible, returns the new features and
+    the new mask ``(B, 1, H, W)``, 1 where the window held anything visible. Windows with hidden entries are
+    scaled up by (entries) / (visible entries); the outside of the picture counts as hidden, so borders are
+    not darkened.
 
-    ``normaliser``: ``"window"`` counts the entries of the window in all channels (9 C, as Liu et al. write), so a
-    fully visible window is a plain convolution. ``"self2self"`` counts 9, as the official Self2Self code does, which
-    divides a fully visible layer by its channels and starts training with a nearly silent deep path.
+    ``normaliser``: ``"window"`` counts the entries of the window in all channels (9 C, as Liu et al. write),
+    so a fully visible window is a plain convolution. ``"self2self"`` counts 9, as the official Self2Self code
+    does, which divides a fully visible layer by its channels and starts training with a nearly silent deep
+    path.
 
-    ``dilation`` is the distance of the window's nine pixels: at 2 or more, the nearest neighbours are not in it.
+    ``dilation`` is the distance of the window's nine pixels: at 2 or more,
+    the nearest neighbours are not in it.
     """
 
     def __init__(self, channels_in: int, channels_out: int, normaliser: str = "window", dilation: int = 1):
@@ -90,8 +95,8 @@ class GradientLayer(nn.Module):
     """The gradient of every feature channel, ``(B, C, H, W)``: the paper's "gradient layer" (no weights).
 
     Its definition is absent from the paper. ``signed=False`` (the default) returns the length of the two
-    components, which is what "a large gradient" means for an edge of any direction; ``signed=True`` returns their
-    sum, the letter of Eq. 3.11, which lets only edges that rise to the right or downward pass.
+    components, which is what "a large gradient" means for an edge of any direction; ``signed=True`` returns
+    their sum, the letter of Eq. 3.11, which lets only edges that rise to the right or downward pass.
     """
 
     def __init__(self, operator: str = "forward", signed: bool = False):
@@ -107,9 +112,10 @@ class GradientLayer(nn.Module):
 class ChannelAttention(nn.Module):
     r"""Channel attention :math:`S^* = F(W_{II} W_I B(u))` (Eq. 3.12); returns ``u`` scaled by it.
 
-    B is the mean over the picture, F the sigmoid. ``between="none"`` multiplies the two matrices as printed (together
-    they are one matrix of low rank); ``between="relu"`` puts a ReLU between them, as squeeze-and-excitation
-    (Hu et al., CVPR 2018) does. ``reduction`` is the paper's unstated ratio of channels.
+    B is the mean over the picture, F the sigmoid. ``between="none"`` multiplies the two matrices as printed
+    (together they are one matrix of low rank); ``between="relu"`` puts a ReLU between them, as
+    squeeze-and-excitation (Hu et al., CVPR 2018) does. ``reduction`` is the paper's unstated ratio of
+    channels.
     """
 
     def __init__(self, channels: int, reduction: int = 4, between: str = "relu"):
@@ -143,17 +149,20 @@ def dropout(features: Tensor, rate: float, generator: torch.Generator, protected
 class TStandout(nn.Module):
     r"""Threshold standout: units with a large gradient are never dropped (Eq. 3.11).
 
-    :math:`\eta_j = 1` where the gradient is at least :math:`\epsilon_s` (``threshold``, 25 on 0..255). Readings:
+    :math:`\eta_j = 1` where the gradient is at least :math:`\epsilon_s` (``threshold``, 25 on 0..255).
+    Readings:
 
-    - ``scale``: the threshold as it stands over 255 against the raw features (``"raw"``, the default); against the
-      features' own range, per picture and channel (``"range"``); or the ``fraction`` of units with the largest
-      gradient (``"quantile"``), since features have no 0..255 scale.
-    - ``below``: units under the threshold go through dropout of rate ``rate`` (``"dropout"``, the default) or are
-      all dropped (``"drop"``, "eta = 0" to the letter: nothing random remains).
-    - the gradient is that of these features, or of the ``guide``, the network's last output, if one is passed to
-      ``forward`` (the letter of Eq. 3.11, which writes the gradient of the output): ``(B, C', H', W')``, any size.
+    - ``scale``: the threshold as it stands over 255 against the raw features (``"raw"``, the default);
+      against the features' own range, per picture and channel (``"range"``); or the ``fraction`` of units
+      with the largest gradient (``"quantile"``), since features have no 0..255 scale.
+    - ``below``: units under the threshold go through dropout of rate ``rate`` (``"dropout"``, the default) or
+      are all dropped (``"drop"``, "eta = 0" to the letter: nothing random remains).
+    - the gradient is that of these features, or of the ``guide``, the network's last output, if one is passed
+      to ``forward`` (the letter of Eq. 3.11, which writes the gradient of the output): ``(B, C', H', W')``,
+      any size.
 
-    The chapter on the network measures all of them. It is active in every pass: the average over passes needs it.
+    The chapter on the network measures all of them. It is active in every pass:
+    the average over passes needs it.
     """
 
     def __init__(

@@ -87,7 +87,8 @@ def flip(picture: Tensor, which: int | Tensor) -> Tensor:
 
 
 def draw_number(below: int, generator: torch.Generator) -> int | Tensor:
-    """A whole number in [0, ``below``): a plain one on the CPU, elsewhere a tensor, so that the host need not wait."""
+    """A whole number in [0, ``below``): a plain one on the CPU, elsewhere a tensor,
+    so that the host need not wait."""
     drawn = torch.randint(below, (), generator=generator, device=generator.device)
     return int(drawn) if drawn.device.type == "cpu" else drawn
 
@@ -95,13 +96,14 @@ def draw_number(below: int, generator: torch.Generator) -> int | Tensor:
 class BlindSpotLoop:
     """The objective of one noisy picture ``(1, C, H, W)``.
 
-    ``loss(blind, visible, noisy, mask)`` is the method's own. ``visible`` says whether f(y) is computed each step, and
-    whether the loss may change it: ``"none"`` | ``"detached"`` | ``"attached"``. The dual mask's estimate x_m
-    is f(y) (``pilot="visible"``, Eq. 3.10), the running average of the blind answers (``pilot="average"``) or an
-    ``estimate`` from elsewhere (``pilot="patches"``), first taken at step ``dual_from``, then every ``refresh`` steps.
-    Each step looks at a window of ``side`` pixels (0: all); windows go with masks of a fixed law. ``guided`` passes
-    the last answer to T-Standout. ``readings`` says to those who watch how d^g is read (``operator``, ``combine``,
-    ``omega``); the loop itself makes no use of it.
+    ``loss(blind, visible, noisy, mask)`` is the method's own. ``visible`` says whether f(y) is computed each
+    step, and whether the loss may change it: ``"none"`` | ``"detached"`` | ``"attached"``. The dual mask's
+    estimate x_m is f(y) (``pilot="visible"``, Eq. 3.10), the running average of the blind answers
+    (``pilot="average"``) or an ``estimate`` from elsewhere (``pilot="patches"``), first taken at step
+    ``dual_from``, then every ``refresh`` steps. Each step looks at a window of ``side`` pixels (0: all);
+    windows go with masks of a fixed law. ``guided`` passes the last answer to T-Standout. ``readings`` says
+    to those who watch how d^g is read (``operator``, ``combine``, ``omega``); the loop itself makes no use of
+    it.
     """
 
     def __init__(
@@ -142,7 +144,8 @@ class BlindSpotLoop:
 
     @property
     def capturable(self) -> bool:
-        """Whether every step is the same sequence of kernels that reads nothing the step before has renamed."""
+        """Whether every step is the same sequence of kernels that reads nothing the
+        step before has renamed."""
         return not self.law.dual and not self.guided
 
     def _run(self, mask: Tensor | None, noisy: Tensor | None = None) -> Tensor:
@@ -213,7 +216,8 @@ class BlindSpotLoop:
 
     @torch.no_grad()
     def look(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """A fresh mask, f(Omega(y)) and f(y), each ``(1, C, H, W)``, drawn from ``generator``: the fit never notices."""
+        """A fresh mask, f(Omega(y)) and f(y), each ``(1, C, H, W)``, drawn from ``generator``:
+        the fit never notices."""
         aside = copy(self)
         aside.generator = generator
         mask = aside._draw()

@@ -1,10 +1,10 @@
 r"""The losses, one pure function per equation (1.1 and 3.4 to 3.9).
 
-Everywhere ``blind`` is :math:`f_\theta(\Omega_m(y))`, the network's answer to the masked picture, ``visible`` is
-:math:`f_\theta(y)`, its answer to the whole one, ``noisy`` is :math:`y` and ``mask`` is :math:`\Omega_m` (1 = kept). All
-are ``(B, C, H, W)`` in [0, 1]. A norm :math:`\|v\|^2_{\Omega_m} = \|(1 - \Omega_m) \odot v\|^2` counts masked
-pixels only; it is divided here by their number, which changes no minimiser and makes losses of different
-pictures comparable.
+Everywhere ``blind`` is :math:`f_\theta(\Omega_m(y))`, the network's answer to the masked picture, ``visible``
+is :math:`f_\theta(y)`, its answer to the whole one, ``noisy`` is :math:`y` and ``mask`` is :math:`\Omega_m`
+(1 = kept). All are ``(B, C, H, W)`` in [0, 1]. A norm
+:math:`\|v\|^2_{\Omega_m} = \|(1 - \Omega_m) \odot v\|^2` counts masked pixels only; it is divided here by
+their number, which changes no minimiser and makes losses of different pictures comparable.
 
 What the paper leaves open is an argument:
 
@@ -17,8 +17,8 @@ What the paper leaves open is an argument:
                           (d^g is the difference of gradient lengths), ``"separate"`` (squares added apart)
 ``stop_gradient``         whether f(y) is a constant for the gradient of the loss (Blind2Unblind stops it)
 ``norm``                  ``"masked"`` or ``"all"`` pixels: Eq. 3.7 carries the subscript, Eq. 3.9 does not
-``target``                ``"noisy"`` (y) or ``"hidden"`` (y-hat as defined, zero on visible pixels); they differ
-                          only under ``norm="all"``
+``target``                ``"noisy"`` (y) or ``"hidden"`` (y-hat as defined, zero on visible pixels); they
+                          differ only under ``norm="all"``
 ========================= ==============================================================================
 
 The chapter on the loss measures each of them. Source: AIMS Mathematics 10(6), 2025, Section 3.2,
@@ -67,7 +67,8 @@ def spatial_gradient(image: Tensor, operator: str = "forward") -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    r"""Mean of ``values`` over the masked pixels: :math:`\|\cdot\|_{\Omega_m}` without its square, normalised."""
+    r"""Mean of ``values`` over the masked pixels: :math:`\|\cdot\|_{\Omega_m}` without its square,
+    normalised."""
     hidden = 1.0 - mask
     return (values * hidden).sum() / hidden.sum().clamp_min(1.0)
 
@@ -112,9 +113,11 @@ def gradient_gap(visible: Tensor, blind: Tensor, operator: str = "forward") -> T
 
 
 def gradient_magnitude(image: Tensor, operator: str = "forward") -> Tensor:
-    """The length of the spatial gradient, ``(B, C, H, W)``; its derivative is finite where the gradient is 0."""
+    """The length of the spatial gradient, ``(B, C, H, W)``;
+    its derivative is finite where the gradient is 0."""
     squares = spatial_gradient(image, operator).square().sum(2)
-    # The root's slope is infinite at 0, which flat ground reaches exactly; 1e-12 is (1e-6)^2, far below one level of 255.
+    # The root's slope is infinite at 0, which flat ground reaches exactly; 1e-12 is (1e-6)^2,
+    # far below one level of 255.
     return (squares + 1e-12).sqrt()
 
 
@@ -204,8 +207,8 @@ def b2g_loss(
     r"""The loss that is trained, :math:`\|d^c + \omega d^g\|^2 + \gamma \|d^c\|^2` (Eq. 3.9), a scalar.
 
     ``readings``: ``omega`` (0.8 for synthetic noise, 0.5 for real), ``operator``, ``combine``,
-    ``stop_gradient``, ``norm``, ``target`` (see the module). The defaults are the readings that do least harm;
-    the printed equation has ``stop_gradient=False, norm="all"``.
+    ``stop_gradient``, ``norm``, ``target`` (see the module). The defaults are the readings that do least
+    harm; the printed equation has ``stop_gradient=False, norm="all"``.
 
     With ``operator="identity"`` and a stopped gradient, :math:`d^c + \omega d^g` is :math:`1 - \omega`
     times Blind2Unblind's :math:`h + \beta f(y) - (1 + \beta) y` with :math:`\beta = \omega / (1 - \omega)`.

@@ -1,11 +1,12 @@
 """LPIPS: how differently a network trained to name objects sees two pictures (Zhang et al., CVPR 2018).
 
-The features of a fixed network are taken after several of its layers and scaled to length 1 at every pixel; their
-squared difference, weighed by channel with weights fitted to human judgements, is averaged over the pixels and summed
-over the layers. Weights are listed in data/manifest-weights.csv and fetched when first needed (see `b2g.fetch`).
+The features of a fixed network are taken after several of its layers and scaled to length 1 at every pixel;
+their squared difference, weighed by channel with weights fitted to human judgements, is averaged over the
+pixels and summed over the layers. Weights are listed in data/manifest-weights.csv and fetched when first
+needed (see `b2g.fetch`).
 
-Version 0.1 of the published weights; the backbones are SqueezeNet 1.1 (Iandola et al., arXiv:1602.07360, 2016) and
-AlexNet (Krizhevsky, arXiv:1404.5997, 2014), written from those descriptions.
+Version 0.1 of the published weights; the backbones are SqueezeNet 1.1 (Iandola et al., arXiv:1602.07360,
+2016) and AlexNet (Krizhevsky, arXiv:1404.5997, 2014), written from those descriptions.
 """
 
 from functools import cache
@@ -25,7 +26,8 @@ _TINY = 1e-10
 
 
 class Fire(nn.Module):
-    """SqueezeNet's module: `squeezed` channels by 1x1 convolutions, then `expanded` of 1x1 beside as many of 3x3."""
+    """SqueezeNet's module: `squeezed` channels by 1x1 convolutions,
+    then `expanded` of 1x1 beside as many of 3x3."""
 
     def __init__(self, channels: int, squeezed: int, expanded: int):
         super().__init__()
@@ -81,8 +83,8 @@ def alexnet() -> Taps:
 def lpips(clean, estimate, backbone="squeeze", clip=True) -> float:
     """The perceptual distance of two pictures: 0 for equal ones, larger for less alike.
 
-    Values of the two backbones lie on different scales and must not be mixed in a table. A gray picture is taken as
-    three equal colours.
+    Values of the two backbones lie on different scales and must not be mixed in a table.
+    A gray picture is taken as three equal colours.
 
     Parameters
     ----------
@@ -94,12 +96,13 @@ def lpips(clean, estimate, backbone="squeeze", clip=True) -> float:
     Raises
     ------
     B2GError
-        When the weights can be had neither here nor from the network, or a picture is too small for the backbone.
+        When the weights can be had neither here nor from the network,
+        or a picture is too small for the backbone.
 
     References
     ----------
-    Zhang, Isola, Efros, Shechtman and Wang, The Unreasonable Effectiveness of Deep Features as a Perceptual Metric,
-    CVPR 2018; weights of github.com/richzhang/PerceptualSimilarity, version 0.1.
+    Zhang, Isola, Efros, Shechtman and Wang, The Unreasonable Effectiveness of Deep Features as a Perceptual
+    Metric, CVPR 2018; weights of github.com/richzhang/PerceptualSimilarity, version 0.1.
     """
     if backbone not in BACKBONES:
         raise B2GError(f"LPIPS has no backbone {backbone!r}; use one of {', '.join(BACKBONES)}")
@@ -117,8 +120,8 @@ def features(image: Tensor, backbone="squeeze") -> list[Tensor]:
 
 
 def head_distance(one: Tensor, other: Tensor, weights: Tensor) -> Tensor:
-    """A layer's share of LPIPS ``(B,)``: features ``(B, C, h, w)`` to length 1 at every pixel, squared difference,
-    weighed by ``weights`` ``(C,)``, mean over the pixels."""
+    """A layer's share of LPIPS ``(B,)``: features ``(B, C, h, w)`` to length 1 at every pixel, squared
+    difference, weighed by ``weights`` ``(C,)``, mean over the pixels."""
     one, other = (taken / (taken.square().sum(1, keepdim=True).sqrt() + _TINY) for taken in (one, other))
     return torch.einsum("bchw,c->bhw", (one - other).square(), weights).mean((1, 2))
 

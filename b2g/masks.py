@@ -45,7 +45,8 @@ def bernoulli_mask(shape, masked: float = 0.25, *, generator: torch.Generator, p
 def uniform_pixel_mask(
     shape, masked: float = 0.25, *, generator: torch.Generator, per_channel: bool = True
 ) -> Tensor:
-    """Uniform pixel selection (UM in the paper's Figure 13a): exactly ``round(masked * H * W)`` hidden pixels.
+    """Uniform pixel selection (UM in the paper's Figure 13a):
+    exactly ``round(masked * H * W)`` hidden pixels.
 
     The paper names the strategy of Noise2Void and Noise2Self without a rule; read here as a draw without
     replacement, the same number of hidden pixels in every picture (and channel). ``bernoulli_mask`` fixes the
@@ -61,8 +62,8 @@ def uniform_pixel_mask(
 def stratified_mask(shape, masked: float, *, generator: torch.Generator, per_channel: bool = True) -> Tensor:
     """Hide one pixel, anywhere, of every square cell: Noise2Void's stratified sampling; a mask (1 = kept).
 
-    The side of a cell is the whole number nearest to 1 / sqrt(``masked``), 2 at least. Hidden pixels then cannot
-    crowd, as independent draws would let them. Cells that the border cuts may hide none.
+    The side of a cell is the whole number nearest to 1 / sqrt(``masked``), 2 at least. Hidden pixels then
+    cannot crowd, as independent draws would let them. Cells that the border cuts may hide none.
     """
     batch, channels, height, width = shape
     cell = max(2, round(_check_fraction("masked", masked) ** -0.5)) if masked > 0 else height + width
@@ -74,7 +75,8 @@ def stratified_mask(shape, masked: float, *, generator: torch.Generator, per_cha
 
 
 def grid_masks(height: int, width: int, cell: int = 4, *, device=None) -> Tensor:
-    """The ``cell**2`` fixed masks that hide one pixel of every ``cell x cell`` square, ``(cell**2, 1, H, W)``.
+    """The ``cell**2`` fixed masks that hide one pixel of every ``cell x cell`` square,
+    ``(cell**2, 1, H, W)``.
 
     Together they hide every pixel exactly once (Noise2Self's grid, Blind2Unblind's global masker).
     """
@@ -87,7 +89,8 @@ def grid_masks(height: int, width: int, cell: int = 4, *, device=None) -> Tensor
 
 
 def ring_mean(picture: Tensor) -> Tensor:
-    """The mean of every pixel's eight neighbours, weights 1 (edge) and 1/2 (corner): ``(B, C, H, W)``, same shape.
+    """The mean of every pixel's eight neighbours, weights 1 (edge) and 1/2 (corner): ``(B, C, H, W)``,
+    same shape.
 
     The border is mirrored without its last pixel, so that no pixel is its own neighbour.
     """
@@ -100,11 +103,12 @@ def ring_mean(picture: Tensor) -> Tensor:
 
 
 def ring_fill(picture: Tensor, mask: Tensor) -> Tensor:
-    """``picture`` ``(B, C, H, W)`` with the hidden pixels of ``mask`` (1 = kept) replaced by :func:`ring_mean`.
+    """``picture`` ``(B, C, H, W)`` with the hidden pixels of ``mask`` (1 = kept)
+    replaced by :func:`ring_mean`.
 
-    A mask of one channel, or a stack of masks for one picture, is broadcast. Where no two hidden pixels touch, as
-    in :func:`grid_masks`, the result depends on no hidden pixel. Noise2Self's fill, which Blind2Unblind took over
-    with zeros around the picture; mirrored here, because zeros darken its border.
+    A mask of one channel, or a stack of masks for one picture, is broadcast. Where no two hidden pixels
+    touch, as in :func:`grid_masks`, the result depends on no hidden pixel. Noise2Self's fill, which
+    Blind2Unblind took over with zeros around the picture; mirrored here, because zeros darken its border.
     """
     return torch.where(mask > 0.5, picture, ring_mean(picture))
 
@@ -113,9 +117,9 @@ def detail_distance(noisy: Tensor, estimate: Tensor, over: str = "channel") -> T
     r"""Distance of the noisy picture to the running estimate, :math:`\sqrt{(y_i - x_{m,i})^2}` (Eq. 3.1).
 
     ``noisy`` and ``estimate`` are ``(B, C, H, W)`` in [0, 1]; so is the result. The printed ``max`` leaves
-    three readings, all measured in the chapter on masks: ``"channel"`` (the default: no maximum, every channel for
-    itself), ``"max"`` (the largest over the channels), ``"euclidean"`` (the root of the sum of squares over
-    the channels, as the text's "Euclidean distance" suggests).
+    three readings, all measured in the chapter on masks: ``"channel"`` (the default: no maximum, every
+    channel for itself), ``"max"`` (the largest over the channels), ``"euclidean"`` (the root of the sum of
+    squares over the channels, as the text's "Euclidean distance" suggests).
     """
     difference = (noisy - estimate).abs()
     if over == "channel":
@@ -151,7 +155,8 @@ def gradient_index(estimate: Tensor, fraction: float = 0.1) -> Tensor:
     pixels = magnitude.shape[-1]
     count = max(1, round(fraction * pixels))
     threshold = magnitude.kthvalue(pixels - count + 1, dim=-1, keepdim=True).values
-    # Flat ground is no detail even where less than the fraction has any gradient: all detail would hide nothing.
+    # Flat ground is no detail even where less than the fraction has any gradient:
+    # all detail would hide nothing.
     return ((magnitude >= threshold) & (magnitude > 0)).to(estimate.dtype).reshape(estimate.shape)
 
 
@@ -161,9 +166,9 @@ def split_by_detail(masked_set: Tensor, *details: Tensor) -> tuple[Tensor, Tenso
     .. math:: I_{B_m} = I^{I}_i \odot B_m + I^{II}_i \odot B_m, \quad
               I_{B^c_m} = I^{I,c}_i \odot B_m + I^{II,c}_i \odot B_m, \quad I^c = 1 - I
 
-    ``masked_set`` is :math:`B_m` (1 = masked here; one factor of the printed equation is garbled and is read as
-    :math:`B_m`), ``details`` the indices of the layers, one or more. A sum of sets is read as their union, so
-    both results stay 0/1; with more than one layer a pixel that the layers judge differently is in both.
+    ``masked_set`` is :math:`B_m` (1 = masked here; one factor of the printed equation is garbled and is read
+    as :math:`B_m`), ``details`` the indices of the layers, one or more. A sum of sets is read as their union,
+    so both results stay 0/1; with more than one layer a pixel that the layers judge differently is in both.
     """
     if not details:
         raise B2GError("split_by_detail needs at least one index of detail.")
@@ -175,8 +180,9 @@ def split_by_detail(masked_set: Tensor, *details: Tensor) -> tuple[Tensor, Tenso
 def flat_masked_rate(detail_fraction: Tensor | float, masked: float, detail_masked: float) -> Tensor:
     """The rate at which flat pixels must be masked so that ``masked`` of all pixels are (Eq. 3.3).
 
-    Solves ``masked = d * detail_masked + (1 - d) * rate`` for ``rate`` and caps it at 1: where the detail set is
-    larger than ``1 - masked`` the 25 % of the paper cannot be reached, however many flat pixels are hidden.
+    Solves ``masked = d * detail_masked + (1 - d) * rate`` for ``rate`` and caps it at 1: where the detail set
+    is larger than ``1 - masked`` the 25 % of the paper cannot be reached, however many flat pixels are
+    hidden.
     """
     fraction = torch.as_tensor(detail_fraction)
     return ((masked - fraction * detail_masked) / (1 - fraction).clamp_min(1e-12)).clamp(0.0, 1.0)

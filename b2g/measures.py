@@ -1,7 +1,8 @@
-"""What a mean over all pixels hides: how an estimate fares on edges, in texture, on flat ground and in colour.
+"""What a mean over all pixels hides: how an estimate fares on edges, in texture,
+on flat ground and in colour.
 
-PSNR says how much is wrong, these say what. All take pictures as `b2g.images.to_batch` does, one at a time, and clip
-estimates to [0, 1]; errors are squares or on the 0..255 scale, as each says.
+PSNR says how much is wrong, these say what. All take pictures as `b2g.images.to_batch` does, one at a time,
+and clip estimates to [0, 1]; errors are squares or on the 0..255 scale, as each says.
 """
 
 import math
@@ -24,7 +25,8 @@ _FINE, _COARSE = 1.5, 4.0  # standard deviations in pixels of what is taken away
 
 @dataclass(frozen=True)
 class Regions:
-    """Sets of pixels of a picture, boolean ``(H, W)``, without overlap: edges, what touches them, and two of the rest."""
+    """Sets of pixels of a picture, boolean ``(H, W)``, without overlap: edges, what touches them,
+    and two of the rest."""
 
     edges: np.ndarray
     beside: np.ndarray
@@ -42,7 +44,8 @@ class EdgeError:
 
 @dataclass(frozen=True)
 class Fluctuation:
-    """A profile beside that of the clean picture: its total variation as a multiple, and the correlation of both."""
+    """A profile beside that of the clean picture: its total variation as a multiple,
+    and the correlation of both."""
 
     variation: float
     correlation: float
@@ -55,10 +58,11 @@ def luminance(picture) -> np.ndarray:
 
 
 def local_entropy(picture, radius=5) -> np.ndarray:
-    """Entropy in bits ``(H, W)`` of the 8-bit luminance in a disk around each pixel, 0 to log2 of the disk's pixels.
+    """Entropy in bits ``(H, W)`` of the 8-bit luminance in a disk around each pixel,
+    0 to log2 of the disk's pixels.
 
-    ``radius`` 5 is a disk of 81 pixels; the paper shows such maps in Figure 2 and states no window. At the borders the
-    part of the disk inside the picture counts.
+    ``radius`` 5 is a disk of 81 pixels; the paper shows such maps in Figure 2 and states no window. At the
+    borders the part of the disk inside the picture counts.
     """
     return entropy(np.rint(255 * luminance(picture)).astype(np.uint8), disk(radius)).astype(np.float64)
 
@@ -74,8 +78,8 @@ def gradient_map(picture) -> np.ndarray:
 def fluctuation(clean, estimate) -> Fluctuation:
     """How a profile (1-D, such as a row of a gradient map) follows that of the clean picture (Figure 8b).
 
-    A variation of 1 is that of the clean profile, below 1 smoother, above 1 rougher. Variation alone does not tell
-    detail from noise, so the correlation stands beside it; a constant profile has correlation 0.
+    A variation of 1 is that of the clean profile, below 1 smoother, above 1 rougher. Variation alone does not
+    tell detail from noise, so the correlation stands beside it; a constant profile has correlation 0.
     """
     clean, estimate = (np.asarray(profile, float) for profile in (clean, estimate))
     if clean.ndim != 1 or clean.shape != estimate.shape or len(clean) < 2:
@@ -92,9 +96,9 @@ def fluctuation(clean, estimate) -> Fluctuation:
 def regions(clean) -> Regions:
     """Edges, texture and flat ground of a clean picture.
 
-    Edges are the tenth of the pixels with the largest `gradient_map`. Of the pixels that touch none, texture is the 30
-    percent with the largest spread of the luminance in the 3 x 3 pixels around, flat ground the 30 percent with the
-    smallest. Where many are equal they are flat, so a constant picture is all flat.
+    Edges are the tenth of the pixels with the largest `gradient_map`. Of the pixels that touch none, texture
+    is the 30 percent with the largest spread of the luminance in the 3 x 3 pixels around, flat ground the 30
+    percent with the smallest. Where many are equal they are flat, so a constant picture is all flat.
     """
     gradient = gradient_map(clean)
     edges = (gradient > 0) & (gradient >= np.quantile(gradient, 1 - EDGES))
@@ -114,10 +118,11 @@ def edge_error(clean, estimate) -> EdgeError:
 
 
 def detail_kept(clean, estimate, where=None) -> float:
-    """How much of the clean picture's fine detail the estimate has: 1 all, 0 none, for pixels ``where`` ``(H, W)``.
+    """How much of the clean picture's fine detail the estimate has: 1 all, 0 none,
+    for pixels ``where`` ``(H, W)``.
 
-    The slope of the estimate's detail on the clean picture's; detail is what a Gaussian of 1.5 pixels takes away.
-    Noise in the estimate does not raise it, being uncorrelated with detail.
+    The slope of the estimate's detail on the clean picture's; detail is what a Gaussian of 1.5 pixels takes
+    away. Noise in the estimate does not raise it, being uncorrelated with detail.
     """
     fine, found = (_detail(planes)[:, _everywhere(where, planes)] for planes in
                    (_planes(clean), _clipped(estimate, clean)))
@@ -126,7 +131,8 @@ def detail_kept(clean, estimate, where=None) -> float:
 
 
 def grain(clean, estimate) -> float:
-    """The root mean square, on 0..255, of the fine error on flat ground: noise that stayed, or that was invented.
+    """The root mean square, on 0..255, of the fine error on flat ground: noise that stayed,
+    or that was invented.
 
     Not a number where the picture has no flat ground.
     """
@@ -135,7 +141,8 @@ def grain(clean, estimate) -> float:
 
 
 def tint(clean, estimate) -> float:
-    """The root mean square, on 0..255, of the smooth error in colour: its channels less their mean; 0 for gray.
+    """The root mean square, on 0..255, of the smooth error in colour: its channels less their mean;
+    0 for gray.
 
     Smooth is what a Gaussian of 4 pixels leaves.
     """
@@ -146,8 +153,9 @@ def tint(clean, estimate) -> float:
 def noise_kept(clean, noisy, estimate, beyond=0.0) -> float:
     """The part of the noise that stayed in the estimate: the slope of its error on the noise, 0 none, 1 all.
 
-    Over values whose noise is at least ``beyond`` times its root mean square: 2 leaves the outliers, which Eq. 3.1
-    takes for detail. Values at 0 or 1 in the noisy picture are left out, since it may have been clipped there.
+    Over values whose noise is at least ``beyond`` times its root mean square: 2 leaves the outliers, which
+    Eq. 3.1 takes for detail. Values at 0 or 1 in the noisy picture are left out, since it may have been
+    clipped there.
     """
     given, error = _clipped(noisy, clean, clip=False), _clipped(estimate, clean) - _planes(clean)
     noise, inside = given - _planes(clean), (given > 0) & (given < 1)

@@ -1,8 +1,8 @@
 """What every denoising method is: a frozen dataclass of its settings, called on a noisy picture.
 
-A method class carries, beside its fields, the class attributes ``name``, ``label`` (what it is allowed to use),
-``revision`` (raised whenever its output changes), ``source``, ``cost`` and ``profiles`` (named settings). Its settings
-as canonical JSON, with name and revision, are the identity of a run.
+A method class carries, beside its fields, the class attributes ``name``, ``label`` (what it is allowed to
+use), ``revision`` (raised whenever its output changes), ``source``, ``cost`` and ``profiles`` (named
+settings). Its settings as canonical JSON, with name and revision, are the identity of a run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from b2g.errors import B2GError
 
 
 def added_later(default):
-    """A field that joined a method after runs of it were recorded, with the value that leaves those runs as they were.
+    """A field that joined a method after runs of it were recorded,
+    with the value that leaves those runs as they were.
 
     At this value it stays out of :meth:`Method.identity`, so the old runs are still the same runs.
     """
@@ -34,10 +35,11 @@ class Circumstances:
     """What a run is carried out with; none of it belongs to the method's identity.
 
     ``clean`` ``(1, C, H, W)`` is only ever shown (PSNR in the progress bar and the history), never used.
-    ``checkpoint`` names a file that a killed fit goes on from. ``log_every`` thins the history (None: a hundred entries).
-    ``watch`` looks on at every entry of the history, to which its numbers are added; it is given the fit's objective
-    and the number of steps done, and must leave no trace in the run (:mod:`b2g.runs.watch`). ``engine`` is how a fit
-    takes its steps: ``"auto"``, ``"eager"`` or ``"graph"`` (:mod:`b2g.capture`).
+    ``checkpoint`` names a file that a killed fit goes on from. ``log_every`` thins the history (None: a
+    hundred entries). ``watch`` looks on at every entry of the history, to which its numbers are added; it is
+    given the fit's objective and the number of steps done, and must leave no trace in the run
+    (:mod:`b2g.runs.watch`). ``engine`` is how a fit takes its steps: ``"auto"``, ``"eager"`` or ``"graph"``
+    (:mod:`b2g.capture`).
     """
 
     device: torch.device = torch.device("cpu")
@@ -66,7 +68,8 @@ class Denoised:
 
 @dataclass(frozen=True)
 class Method:
-    """Base of all methods: profiles and identity. Concrete classes add fields, their checks and ``__call__``."""
+    """Base of all methods: profiles and identity. Concrete classes add fields,
+    their checks and ``__call__``."""
 
     name: ClassVar[str]
     label: ClassVar[str] = "one image"
@@ -84,7 +87,8 @@ class Method:
 
     @classmethod
     def profile(cls, name: str | None = None, **changes) -> "Method":
-        """The settings called ``name`` (the class's default profile if None), with ``changes`` to single fields."""
+        """The settings called ``name`` (the class's default profile if None),
+        with ``changes`` to single fields."""
         name = name or cls.default_profile
         if name not in cls.profiles:
             raise B2GError(f"{cls.name} has no profile {name!r}: choose one of {', '.join(cls.profiles)}.")
@@ -116,7 +120,8 @@ class Method:
 
 
 def _like(default, value, what: str):
-    """``value`` as the type of ``default`` (None: a number or nothing); a whole number may stand for a fraction."""
+    """``value`` as the type of ``default`` (None: a number or nothing);
+    a whole number may stand for a fraction."""
     value = value.item() if isinstance(value, np.generic) else value
     if default is None:
         return None if value is None else _like(1.0, value, what)

@@ -3,10 +3,10 @@ r"""The encoder-decoder (Eq. 3.13 and 3.14), shared by Blind2Grad and Self2Self.
 .. math:: H \to H/2 \to H/4 \to H/8 \to H/16 \to H/32 \to H/16 \to H/8 \to H/4 \to H/2 \to H
 
 The layout is Self2Self's, on which the paper builds: masked convolutions and 2x2 max pooling down, nearest
-upsampling, concatenated skips and two 3x3 convolutions a level up, the masked picture itself as the last skip. The
-paper adds batch normalisation, a gradient layer with T-Standout at half resolution ("third from the bottom") and
-channel attention. Its "stride and length of zero padding 2" cannot hold for 3x3 layers between those sizes; read
-here as stride 1, padding 1 and pooling by 2.
+upsampling, concatenated skips and two 3x3 convolutions a level up, the masked picture itself as the last
+skip. The paper adds batch normalisation, a gradient layer with T-Standout at half resolution ("third from the
+bottom") and channel attention. Its "stride and length of zero padding 2" cannot hold for 3x3 layers between
+those sizes; read here as stride 1, padding 1 and pooling by 2.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ CHOICES = {
 class Architecture:
     """The shape of an :class:`EncoderDecoder`; the defaults are Self2Self's (991 203 weights in colour).
 
-    ``width`` channels in the encoder, twice as many in the decoder, ``head`` in the last two layers. The places
-    ``attention`` and ``standout`` are ``"none"``, ``"half"`` (the decoder's level at half resolution) or
-    ``"all"`` levels; ``dropout`` places plain dropout of the same ``rate`` where no standout stands.
-    ``norm``: batch normalisation in no layer, in the ``"decoder"``, or in ``"all"`` layers but the last. ``output``:
-    a ``"sigmoid"`` keeps the answer in (0, 1), ``"linear"`` leaves it free.
-    ``masked_layers``: masked convolutions in the whole encoder (``"all"``, Self2Self) or only at the entry
-    (``"first"``, "masked convolution first"): behind the first layer hardly a window is without a visible pixel.
-    ``dilation`` is the distance of the pixels in a window of the encoder and of the head, which sees the picture itself.
+    ``width`` channels in the encoder, twice as many in the decoder, ``head`` in the last two layers. The
+    places ``attention`` and ``standout`` are ``"none"``, ``"half"`` (the decoder's level at half resolution)
+    or ``"all"`` levels; ``dropout`` places plain dropout of the same ``rate`` where no standout stands.
+    ``norm``: batch normalisation in no layer, in the ``"decoder"``, or in ``"all"`` layers but the last.
+    ``output``: a ``"sigmoid"`` keeps the answer in (0, 1), ``"linear"`` leaves it free. ``masked_layers``:
+    masked convolutions in the whole encoder (``"all"``, Self2Self) or only at the entry (``"first"``, "masked
+    convolution first"): behind the first layer hardly a window is without a visible pixel. ``dilation`` is
+    the distance of the pixels in a window of the encoder and of the head, which sees the picture itself.
     """
 
     width: int = 48
@@ -151,12 +151,14 @@ def mirror(tensor: Tensor, height: int, width: int) -> Tensor:
 
 
 class EncoderDecoder(nn.Module):
-    """``forward(image, mask, generator, guide)``: ``(B, C, H, W)`` in [0, 1] to an estimate of the same shape.
+    """``forward(image, mask, generator, guide)``: ``(B, C, H, W)`` in [0, 1] to an
+    estimate of the same shape.
 
-    ``mask`` (1 = visible) is applied inside; none means all visible: f(y). Any size from 16 pixels up: picture and
-    mask are mirrored together to the next multiple of 2^depth, so a hidden pixel is hidden in its mirror image
-    too. ``guide``, of the picture's shape, is the last output for T-Standout's reading of Eq. 3.11 on the output.
-    ``answers`` is the number of channels of the estimate, where it is not that of the picture.
+    ``mask`` (1 = visible) is applied inside; none means all visible: f(y). Any size from 16 pixels up:
+    picture and mask are mirrored together to the next multiple of 2^depth, so a hidden pixel is hidden in its
+    mirror image too. ``guide``, of the picture's shape, is the last output for T-Standout's reading of
+    Eq. 3.11 on the output. ``answers`` is the number of channels of the estimate, where it is not that of the
+    picture.
     """
 
     def __init__(self, channels: int, shape: Architecture = Architecture(), answers: int | None = None):

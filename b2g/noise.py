@@ -91,22 +91,23 @@ def estimate_sigma(noisy) -> float:
     """Estimate sigma of white Gaussian noise from the noisy picture alone, on the scale 0..255.
 
     Of 8 x 8 patches in an orthonormal cosine transform, the low frequencies say which are flat, and the high
-    frequencies of the flattest hold the variance: white noise is independent in the two, so the choice does not
-    change it. The share of patches that count grows while the estimate keeps within its own error (Lepski's
-    rule). Colours are turned to opponent ones, of which two hold little texture.
+    frequencies of the flattest hold the variance: white noise is independent in the two, so the choice does
+    not change it. The share of patches that count grows while the estimate keeps within its own error
+    (Lepski's rule). Colours are turned to opponent ones, of which two hold little texture.
 
-    Where noise depends on brightness (Poisson or clipped noise), the flattest patches would be the dark or the
-    clipped ones. There the flattest patches of every brightness hold more variance; in so far as this excess is
-    white, which that of texture is not, it is added, so the answer is near the root mean square of the noise.
+    Where noise depends on brightness (Poisson or clipped noise), the flattest patches would be the dark or
+    the clipped ones. There the flattest patches of every brightness hold more variance; in so far as this
+    excess is white, which that of texture is not, it is added, so the answer is near the root mean square of
+    the noise.
 
-    Several pictures (a batch) are taken to have the same sigma. Spatially correlated noise is under-estimated;
-    grain, and fine texture that fills the picture, as grass does, count as noise.
+    Several pictures (a batch) are taken to have the same sigma. Spatially correlated noise is
+    under-estimated; grain, and fine texture that fills the picture, as grass does, count as noise.
 
     References
     ----------
-    Ponomarenko, Lukin, Zriakhov, Kaarna and Astola, An Automatic Approach to Lossy Compression of AVIRIS Images,
-    IGARSS 2007 (choice by low frequencies, variance of high ones).
-    Lepskii, On a Problem of Adaptive Estimation in Gaussian White Noise, Theory Probab. Appl. 35(3), 1991.
+    Ponomarenko, Lukin, Zriakhov, Kaarna and Astola, An Automatic Approach to Lossy Compression of AVIRIS
+    Images, IGARSS 2007 (choice by low frequencies, variance of high ones). Lepskii, On a Problem of Adaptive
+    Estimation in Gaussian White Noise, Theory Probab. Appl. 35(3), 1991.
     """
     batch = to_batch(noisy).batch.cpu()
     brightness, power = _patch_spectra(batch)
@@ -167,7 +168,8 @@ def _patch_spectra(batch):
 
 
 def _of_flattest(low, high, independent: float) -> tuple[float, float]:
-    """Variance in the largest share of the flattest patches that agrees with all smaller ones; twice its error."""
+    """Variance in the largest share of the flattest patches that agrees with all smaller ones;
+    twice its error."""
     order, found, most = low.argsort(), (0.0, 0.0), math.inf
     for share in _SHARES:
         power = high[order[: max(8, int(share * len(order)))]].mean(0)

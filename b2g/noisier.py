@@ -1,10 +1,12 @@
-r"""Fits to pairs of a noisier picture and the noisy one, shared by the methods that add noise of a known strength.
+r"""Fits to pairs of a noisier picture and the noisy one,
+shared by the methods that add noise of a known strength.
 
 .. math:: z = y + \alpha\sigma m, \qquad m \sim N(0, I), \qquad f(z) \to y
 
-Where y itself is x plus white Gaussian noise of standard deviation sigma, the noise of y is a known share of all that
-lies between z and x: its mean, given z, is 1 / (1 + alpha^2) of it. So the mean of x given z follows from that of y,
-which is what a network fitted to y by squared error tends to (Moran et al., CVPR 2020, doi 10.48550/arXiv.1910.11908):
+Where y itself is x plus white Gaussian noise of standard deviation sigma, the noise of y is a known share of
+all that lies between z and x: its mean, given z, is 1 / (1 + alpha^2) of it. So the mean of x given z follows
+from that of y, which is what a network fitted to y by squared error tends to (Moran et al., CVPR 2020,
+doi 10.48550/arXiv.1910.11908):
 
 .. math:: E[x|z] = \frac{(1 + \alpha^2)\, E[y|z] - z}{\alpha^2}
 """
@@ -27,12 +29,14 @@ from b2g.noise import given_or_estimated
 
 
 def noisier(picture: Tensor, level: float, generator: torch.Generator) -> Tensor:
-    """``picture`` ``(B, C, H, W)`` with fresh white Gaussian noise of standard deviation ``level``, in its units."""
+    """``picture`` ``(B, C, H, W)`` with fresh white Gaussian noise of standard deviation ``level``,
+    in its units."""
     return picture + level * torch.randn(picture.shape, generator=generator, device=picture.device)
 
 
 def corrected(answer: Tensor, shown: Tensor, strength: float) -> Tensor:
-    """The mean of the clean picture given ``shown`` z, from that of the noisy one, ``answer``: the formula above."""
+    """The mean of the clean picture given ``shown`` z, from that of the noisy one, ``answer``:
+    the formula above."""
     return ((1 + strength**2) * answer - shown) / strength**2
 
 
@@ -40,10 +44,11 @@ def corrected(answer: Tensor, shown: Tensor, strength: float) -> Tensor:
 class FromNoisier(Method):
     """Base of the methods that fit a network to crops of one noisy picture with noise added.
 
-    ``sigma`` is the noise level on 0..255; None estimates it (:func:`b2g.noise.estimate_sigma`). ``strength`` is alpha.
-    A step looks at ``batch`` crops of ``side`` pixels in a random orientation. The network is a DnCNN of ``layers``
-    layers and ``width`` channels that predicts the noise (:mod:`b2g.networks.dncnn`), without batch normalisation,
-    which makes a short fit to one picture slower. Concrete classes ask for more in ``loss_of``.
+    ``sigma`` is the noise level on 0..255; None estimates it (:func:`b2g.noise.estimate_sigma`). ``strength``
+    is alpha. A step looks at ``batch`` crops of ``side`` pixels in a random orientation. The network is a
+    DnCNN of ``layers`` layers and ``width`` channels that predicts the noise (:mod:`b2g.networks.dncnn`),
+    without batch normalisation, which makes a short fit to one picture slower. Concrete classes ask for more
+    in ``loss_of``.
     """
 
     sigma: float | None = None
@@ -67,7 +72,8 @@ class FromNoisier(Method):
         self.schedule()  # refuses what cannot be
 
     def schedule(self) -> Schedule:
-        """How long and how fast the fit goes: the rate falls to 0 over the last ``1 - decay_from`` of the steps."""
+        """How long and how fast the fit goes: the rate falls to 0 over the last
+        ``1 - decay_from`` of the steps."""
         return Schedule(self.steps, self.learning_rate, "cosine", self.decay_from)
 
     def network(self, channels: int) -> nn.Module:

@@ -2,10 +2,10 @@ r"""Recorruption: pairs for training from one noisy picture whose noise level is
 
 .. math:: u = y + \alpha\sigma n, \qquad t = y - \sigma n / \alpha, \qquad n \sim N(0, I)
 
-For white Gaussian noise of standard deviation sigma, u and t are independent given the clean picture x, and both
-have the mean x: a network fitted to t from u is fitted as if to x (Pang, Zheng, Quan and Ji, CVPR 2021, doi
-10.1109/CVPR46437.2021.00208). Unlike a mask, which hides a pixel wholly, recorruption hides a share of every
-pixel's noise, and the network may use the pixel itself.
+For white Gaussian noise of standard deviation sigma, u and t are independent given the clean picture x, and
+both have the mean x: a network fitted to t from u is fitted as if to x (Pang, Zheng, Quan and Ji, CVPR 2021,
+doi 10.1109/CVPR46437.2021.00208). Unlike a mask, which hides a pixel wholly, recorruption hides a share of
+every pixel's noise, and the network may use the pixel itself.
 
 The network may be given a *pilot* beside u: the answer of a patch-based denoiser to u, which it then mends. A
 function of u alone, the pilot is as independent of t as u is.
@@ -39,13 +39,14 @@ def recorrupt(noisy: Tensor, sigma: float, strength: float, noise: Tensor) -> tu
 
 
 class RecorruptedLoop:
-    """The objective of one noisy picture ``(1, C, H, W)``: mend the pilot's answer to u (or u itself) toward t.
+    """The objective of one noisy picture ``(1, C, H, W)``:
+    mend the pilot's answer to u (or u itself) toward t.
 
-    ``draws`` recorruptions are made once, with the ``pilot``'s answer to each; without a pilot they are made anew
-    at every step. ``sigma`` is the noise's standard deviation in the picture's units, ``strength`` is alpha. Each
-    step looks at a window of ``side`` pixels (0: all). ``hold`` is the share of pixels that never count in the loss,
-    and tell at the end how much of the network's change to trust (:meth:`trust`; 0: all of it). ``weights`` is
-    the decay of the averaged weights that answer afterwards (0: the last ones).
+    ``draws`` recorruptions are made once, with the ``pilot``'s answer to each; without a pilot they are made
+    anew at every step. ``sigma`` is the noise's standard deviation in the picture's units, ``strength`` is
+    alpha. Each step looks at a window of ``side`` pixels (0: all). ``hold`` is the share of pixels that never
+    count in the loss, and tell at the end how much of the network's change to trust (:meth:`trust`; 0: all of
+    it). ``weights`` is the decay of the averaged weights that answer afterwards (0: the last ones).
     """
 
     capturable = True
@@ -93,7 +94,8 @@ class RecorruptedLoop:
         return self.sigma * (1 + self.strength**2) ** 0.5
 
     def _prepare(self, pilot: Callable[[Tensor, float], Tensor], draws: int) -> tuple[Tensor, Tensor]:
-        """The recorruptions with their pilots ``(draws, 2 C, H, W)``, and the targets ``(draws, C, H, W)``."""
+        """The recorruptions with their pilots ``(draws, 2 C, H, W)``,
+        and the targets ``(draws, C, H, W)``."""
         seen, targets = [], []
         for _ in range(draws):
             shown, target = recorrupt(self.noisy, self.sigma, self.strength, self._noise(self.noisy))
@@ -139,7 +141,8 @@ class RecorruptedLoop:
 
     @contextmanager
     def settled(self):
-        """Within the block, answers come from the averaged weights and are trusted as far as held pixels say."""
+        """Within the block, answers come from the averaged weights and are trusted as
+        far as held pixels say."""
         self.averaged.update()  # by the last step
         with self.averaged.used():
             self.trusted = self.trust()
@@ -170,11 +173,12 @@ class RecorruptedLoop:
 
     @torch.no_grad()
     def share_beside(self, other: Callable[[Tensor, float], Tensor]) -> float | Tensor:
-        """The network's share in its mean with another denoiser that held pixels bear out, ``(B, 1, 1, 1)`` in [0, 1].
+        """The network's share in its mean with another denoiser that held pixels bear out,
+        ``(B, 1, 1, 1)`` in [0, 1].
 
-        As :meth:`trust`, with ``other(u, sigma)`` in the pilot's place; to be asked within :meth:`settled`. It is the
-        best share for recorruptions, whose noise is a little stronger than the picture's. Raises where no
-        pixels were held back.
+        As :meth:`trust`, with ``other(u, sigma)`` in the pilot's place; to be asked within :meth:`settled`.
+        It is the best share for recorruptions, whose noise is a little stronger than the picture's. Raises
+        where no pixels were held back.
         """
         if not self.holds:
             raise B2GError("a share is told by pixels that were held back; set hold above 0, and a patch denoiser.")

@@ -55,7 +55,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def load_into(network: torch.nn.Module, path: Path, method: str, channels: int) -> torch.nn.Module:
-    """``network`` with the weights of the file at ``path``, which must be ``method``'s for as many ``channels``."""
+    """``network`` with the weights of the file at ``path``,
+    which must be ``method``'s for as many ``channels``."""
     state, header = read_weights(path)
     found = header.get("method", "no method"), header.get("channels", "no")
     if found != (method, str(channels)):
@@ -116,12 +117,17 @@ def release(path: Path, data: Path) -> dict:
     for source, target in ((content, row["file"]), (record.read_bytes(), row["record"])):
         with replacing(data / target) as file:
             file.write(source)
-    manifest = data / "manifest-released.csv"
-    rows = {one["name"]: one for one in csv.DictReader(manifest.read_text("utf-8").splitlines())} | {name: row}
+    _list(row, data / "manifest-released.csv")
+    return row
+
+
+def _list(row: dict, manifest: Path) -> None:
+    """Put ``row`` into the manifest, in the place of one of its name; the rows in order of their names."""
+    listed = csv.DictReader(manifest.read_text("utf-8").splitlines())
+    rows = {one["name"]: one for one in listed} | {row["name"]: row}
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows[key] for key in sorted(rows))
+    writer.writerows(rows[name] for name in sorted(rows))
     with replacing(manifest) as file:
         file.write(text.getvalue().encode())
-    return row

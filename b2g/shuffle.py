@@ -1,8 +1,8 @@
 """Pixel-shuffle downsampling: a picture as the stride^2 smaller pictures of every stride-th pixel, and back.
 
-A camera's noise is alike in neighbouring pixels, since demosaicking and denoising in the camera mix them. In a
-smaller picture neighbours were ``stride`` pixels apart, so their noise is nearly independent; the price is aliasing.
-Nothing is averaged and nothing is lost. Source: Zhou et al., AAAI 2020,
+A camera's noise is alike in neighbouring pixels, since demosaicking and denoising in the camera mix them. In
+a smaller picture neighbours were ``stride`` pixels apart, so their noise is nearly independent; the price is
+aliasing. Nothing is averaged and nothing is lost. Source: Zhou et al., AAAI 2020,
 doi 10.48550/arXiv.1904.03485.
 """
 
@@ -31,7 +31,8 @@ def shuffle_down(picture: Tensor, stride: int) -> Tensor:
 
 
 def shuffle_up(parts: Tensor, stride: int, height: int, width: int) -> Tensor:
-    """The inverse: ``(B stride^2, C, h, w)`` to ``(B, C, height, width)``; what reflection added is cropped."""
+    """The inverse: ``(B stride^2, C, h, w)`` to ``(B, C, height, width)``;
+    what reflection added is cropped."""
     if len(parts) % stride**2:
         raise B2GError(f"parts of stride {stride} come {stride**2} to a picture; {len(parts)} do not.")
     grouped = parts.unflatten(0, (-1, stride**2)).transpose(1, 2).flatten(1, 2)
@@ -39,9 +40,11 @@ def shuffle_up(parts: Tensor, stride: int, height: int, width: int) -> Tensor:
 
 
 def to_mosaic(picture: Tensor, stride: int) -> Tensor:
-    """``(B, C, H, W)`` to ``(B, C, stride h, stride w)``: the parts of :func:`shuffle_down` as the tiles of one picture.
+    """``(B, C, H, W)`` to ``(B, C, stride h, stride w)``:
+    the parts of :func:`shuffle_down` as the tiles of one picture.
 
-    Every second tile is mirrored, so that tiles meet in pixels that are alike, and a network sees no false edge.
+    Every second tile is mirrored, so that tiles meet in pixels that are alike,
+    and a network sees no false edge.
     """
     parts = shuffle_down(picture, stride).unflatten(0, (-1, stride, stride))
     tiles = [[_mirrored(parts[:, i, j], i, j) for j in range(stride)] for i in range(stride)]

@@ -1,8 +1,9 @@
 """N networks of one shape as one: layers with N sets of weights, of which picture k meets the k-th.
 
-A small picture leaves a GPU idle: a step's time goes into starting its operations. Here one operation serves N
-pictures ``(N, C, H, W)``. Only layers with weights are replaced; batch normalisation keeps each picture's own
-statistics, and all that has no weights works picture by picture as it stands. :mod:`b2g.together` is the fit.
+A small picture leaves a GPU idle: a step's time goes into starting its operations. Here one operation serves
+N pictures ``(N, C, H, W)``. Only layers with weights are replaced; batch normalisation keeps each picture's
+own statistics, and all that has no weights works picture by picture as it stands. :mod:`b2g.together` is the
+fit.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ FASTEST = {"cpu": "grouped", "cuda": "products"}
 
 
 def _windows(features: Tensor, size: int) -> Tensor:
-    """The ``size x size`` windows of ``(N, C, H, W)`` as columns ``(N, C size^2, H W)``; outside are zeros."""
+    """The ``size x size`` windows of ``(N, C, H, W)`` as columns ``(N, C size^2, H W)``;
+    outside are zeros."""
     if size == 1:
         return features.flatten(2)
     around = size // 2
@@ -53,7 +55,8 @@ class _Products(torch.autograd.Function):
 
 
 def convolve(features: Tensor, weight: Tensor, how: str) -> Tensor:
-    """Picture k of ``(N, C, H, W)`` by the weights k of ``(N, O, C, size, size)``, zeros outside: ``(N, O, H, W)``.
+    """Picture k of ``(N, C, H, W)`` by the weights k of ``(N, O, C, size, size)``, zeros outside:
+    ``(N, O, H, W)``.
 
     ``how``: ``"grouped"`` folds the pictures into the channels of one grouped convolution (which is also what
     torch.func.vmap makes of it); ``"products"`` takes the windows apart and multiplies N matrices at once.
@@ -88,7 +91,8 @@ class StackedConv2d(nn.Module):
 
 
 class StackedMaskedConv2d(nn.Module):
-    """N masked convolutions (:class:`b2g.layers.MaskedConv2d`): each picture's windows are scaled by its own mask."""
+    """N masked convolutions (:class:`b2g.layers.MaskedConv2d`):
+    each picture's windows are scaled by its own mask."""
 
     def __init__(self, layers: list[MaskedConv2d], how: str):
         super().__init__()

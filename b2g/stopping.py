@@ -30,11 +30,11 @@ class LeastVariance:
 
     .. math:: \frac{1}{W} \sum_{w=t-W+1}^{t} \Bigl\| x_w - \frac{1}{W} \sum_{i=t-W+1}^{t} x_i \Bigr\|^2,
 
-    divided here, as in the notebook, by the number of values. ``window`` is W, ``patience`` P; ``step`` is the
-    number of outputs at the least, ``variance`` the latest, in squares of the picture's units, None until W
-    outputs are there. The ``answer`` is what is given
-    ``lag`` steps after the least (patience at most), for answers that are means of earlier outputs; None if
-    the fit has ended before. The lag is ours: the notebook marks the output at the least itself.
+    divided here, as in the notebook, by the number of values. ``window`` is W, ``patience`` P; ``step`` is
+    the number of outputs at the least, ``variance`` the latest, in squares of the picture's units, None until
+    W outputs are there. The ``answer`` is what is given ``lag`` steps after the least (patience at most), for
+    answers that are means of earlier outputs; None if the fit has ended before. The lag is ours: the notebook
+    marks the output at the least itself.
     """
 
     def __init__(self, window: int, patience: int, lag: int = 0):

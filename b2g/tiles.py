@@ -1,8 +1,8 @@
 """Large pictures in bounded memory: any method on overlapping tiles, whose answers are blended (``tile=``).
 
-Peak memory then depends on the tile, no longer on the picture; what every tile shares with the whole, and a single fit
-would have learnt from all of it, is lost. So a tiled answer is another answer: tile and overlap belong to what a
-result says of itself (:meth:`Tiled.identity`), though to no method's settings.
+Peak memory then depends on the tile, no longer on the picture; what every tile shares with the whole, and a
+single fit would have learnt from all of it, is lost. So a tiled answer is another answer: tile and overlap
+belong to what a result says of itself (:meth:`Tiled.identity`), though to no method's settings.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ OVERLAP = 32
 class Tiled(Method):
     """``method`` on square tiles of side ``tile``, neighbours sharing at least ``overlap`` pixels.
 
-    All tiles of a picture have one size, so their overlaps may be wider than asked for. A picture that fits into one
-    tile is denoised as without tiles, to the same bytes. Otherwise every tile is denoised on its own, with a seed
-    from its place; a method that takes the noise level and was not told it (``sigma``, or ``photons`` of Poisson
-    noise) gets that of the whole picture. Each entry of the history says its ``tile``, counted by rows from 0.
+    All tiles of a picture have one size, so their overlaps may be wider than asked for. A picture that fits
+    into one tile is denoised as without tiles, to the same bytes. Otherwise every tile is denoised on its
+    own, with a seed from its place; a method that takes the noise level and was not told it (``sigma``, or
+    ``photons`` of Poisson noise) gets that of the whole picture. Each entry of the history says its ``tile``,
+    counted by rows from 0.
     """
 
     method: Method
@@ -89,7 +90,8 @@ def tiled(method: Method, tile: int | None, overlap: int = OVERLAP) -> Method:
 
 
 def windows(length: int, tile: int, overlap: int) -> list[tuple[int, Tensor]]:
-    """The windows along one side: where each begins, and its weights ``(size,)``, which sum to 1 at every pixel.
+    """The windows along one side: where each begins, and its weights ``(size,)``,
+    which sum to 1 at every pixel.
 
     They are evenly spaced from border to border. Toward a neighbour the weights fall like a squared cosine.
     """
@@ -108,7 +110,8 @@ def windows(length: int, tile: int, overlap: int) -> list[tuple[int, Tensor]]:
 
 
 def told(method: Method, noisy: Tensor) -> Method:
-    """``method`` with the noise level of the whole picture, where it has a setting for it that is not given."""
+    """``method`` with the noise level of the whole picture,
+    where it has a setting for it that is not given."""
     unknown = {f.name for f in fields(method) if getattr(method, f.name) is None}
     noise = getattr(method, "noise", "gaussian")
     if noise == "poisson":

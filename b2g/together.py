@@ -1,12 +1,14 @@
-"""Many small pictures of one size fitted side by side, each with its own weights, in one loop (``together=``).
+"""Many small pictures of one size fitted side by side, each with its own weights,
+in one loop (``together=``).
 
 Each picture keeps its own weights (at the start those of the fit of this picture alone with its seed), masks,
-dropouts, flips, statistics of batch normalisation, running average and loss. What is minimised is the sum of the
-losses, and Adam works entry by entry, so no picture feels another, and one that diverges spoils no other. Given
-equal random numbers, a stack is the N fits one after another; the tests hold it to that.
+dropouts, flips, statistics of batch normalisation, running average and loss. What is minimised is the sum of
+the losses, and Adam works entry by entry, so no picture feels another, and one that diverges spoils no other.
+Given equal random numbers, a stack is the N fits one after another; the tests hold it to that.
 
-One generator draws for all. A picture's random numbers thus depend on the stack it is in, as they depend on the
-device: their law is the same, the draw is another. Where steps look at windows, one place a step serves all.
+One generator draws for all. A picture's random numbers thus depend on the stack it is in, as they depend on
+the device: their law is the same, the draw is another. Where steps look at windows, one place a step serves
+all.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ SHARE = 0.5  # of a GPU's free memory: recording a CUDA graph may hold a step's 
 CPU_BYTES = 2**30
 SMALL = 128 * 128  # pixels: a larger picture is expected to keep a GPU busy by itself; not yet measured
 OWN = ("network", "noisy", "generator", "loss_of")
-# Settings beside which a method works from one picture's noise level, of which a stack would have but one for all.
-# A mosaic (shuffle) is made in the method's call, which a stack goes around.
+# Settings beside which a method works from one picture's noise level, of which a stack would have but one for
+# all. A mosaic (shuffle) is made in the method's call, which a stack goes around.
 APART = {"noise": "gaussian", "posterior": "none", "shuffle": 1}
 
 
@@ -57,7 +59,8 @@ class OwnFlips(nn.Module):
 class Losses:
     """The loss of every picture, apart, as one sum: what ``loss_of`` is for one picture, mapped over all.
 
-    ``last`` ``(N,)`` holds the losses of the last step. A loss that is not finite counts as 0, unless all are.
+    ``last`` ``(N,)`` holds the losses of the last step. A loss that is not finite counts as 0,
+    unless all are.
     """
 
     def __init__(self, of_one: Callable[..., Tensor]):
@@ -77,11 +80,13 @@ class Losses:
 
 
 def stack_objectives(objectives: list, seed: int, how: str):
-    """One objective of N: their networks stacked, their pictures one batch, their losses summed, one generator.
+    """One objective of N: their networks stacked, their pictures one batch, their losses summed,
+    one generator.
 
-    An objective that can be stacked has a ``network``, a picture ``noisy`` ``(1, C, H, W)``, a ``loss_of`` (the loss
-    of one picture, a pure function of tensors ``(1, ...)`` or None) and, if it draws, a ``generator``. Other pictures
-    of the size of ``noisy`` are joined, too; all else must be equal among the N.
+    An objective that can be stacked has a ``network``, a picture ``noisy`` ``(1, C, H, W)``, a ``loss_of``
+    (the loss of one picture, a pure function of tensors ``(1, ...)`` or None) and, if it draws, a
+    ``generator``. Other pictures of the size of ``noisy`` are joined, too; all else must be equal among the
+    N.
     """
     first = objectives[0]
     if isinstance(first, RecorruptedLoop):
@@ -106,7 +111,8 @@ def _share(stack, objectives: list, seed: int, how: str) -> None:
 
 
 class RecorruptedStack(RecorruptedLoop):
-    """N recorrupted pictures, each with its own noise level and pilots; which of its draws is seen is one for all."""
+    """N recorrupted pictures, each with its own noise level and pilots;
+    which of its draws is seen is one for all."""
 
     def __init__(self, objectives: list[RecorruptedLoop], seed: int, how: str):
         self.__dict__.update(vars(objectives[0]))
@@ -139,7 +145,8 @@ class RecorruptedStack(RecorruptedLoop):
 
 
 def _join(stack, objectives: list) -> None:
-    """Join the further pictures of the objectives in ``stack``; refuse what one would silently answer for all."""
+    """Join the further pictures of the objectives in ``stack``;
+    refuse what one would silently answer for all."""
     for name, value in vars(objectives[0]).items():
         values = [getattr(objective, name) for objective in objectives]
         if name in OWN or not isinstance(value, (Tensor, float, int, str)):
@@ -153,8 +160,8 @@ def _join(stack, objectives: list) -> None:
 def bytes_a_picture(objective) -> int:
     """An estimate of the memory that one picture of a stack takes, from one step of its own ``objective``.
 
-    Twice what the step keeps for its slopes (as much again passes through: slopes, windows, copies), and 16 bytes
-    a weight: itself, its slope, and Adam's two moments.
+    Twice what the step keeps for its slopes (as much again passes through: slopes, windows, copies), and 16
+    bytes a weight: itself, its slope, and Adam's two moments.
     """
     kept, weights = {}, list(objective.network.parameters())
 
@@ -173,9 +180,9 @@ def bytes_a_picture(objective) -> int:
 def together_at_once(method: Method, noisy: Tensor, circumstances: Circumstances, together) -> int:
     """How many of the pictures ``(N, C, H, W)`` to fit side by side at a time; 1 is one after another.
 
-    ``together``: True, as many as memory allows; a number, at most so many; False, one; ``"auto"``, True on a GPU for
-    pictures of up to 128 x 128 pixels where the method can. A CPU core is busy with one picture, so there a stack gains
-    little. Raises B2GError where it must and cannot.
+    ``together``: True, as many as memory allows; a number, at most so many; False, one; ``"auto"``, True on a
+    GPU for pictures of up to 128 x 128 pixels where the method can. A CPU core is busy with one picture, so
+    there a stack gains little. Raises B2GError where it must and cannot.
     """
     number = isinstance(together, numbers.Integral) and not isinstance(together, bool)
     if not (together >= 1 if number else together in ("auto", True, False)):
@@ -219,9 +226,10 @@ def denoise_together(
 ) -> list[Denoised | Diverged]:
     """Denoise ``noisy`` ``(N, C, H, W)`` in [0, 1] side by side, picture k with ``seeds[k]``.
 
-    ``at_once`` at a time (None: all). One answer a picture, in order; for one that diverged the exception, not
-    raised. ``circumstances.clean`` is ``(N, C, H, W)`` and shown in the last entry of each history, whose
-    ``seconds`` are those of its stack. ``how``: see :func:`b2g.stack.convolve` (None: :data:`b2g.stack.FASTEST`).
+    ``at_once`` at a time (None: all). One answer a picture, in order; for one that diverged the exception,
+    not raised. ``circumstances.clean`` is ``(N, C, H, W)`` and shown in the last entry of each history, whose
+    ``seconds`` are those of its stack. ``how``: see :func:`b2g.stack.convolve` (None:
+    :data:`b2g.stack.FASTEST`).
     """
     parts = math.ceil(len(noisy) / (at_once or len(noisy)))
     answers: list[Denoised | Diverged] = []

@@ -21,14 +21,15 @@ from b2g.training import Recipe
 class Trained(Method):
     """Base of the many-image methods: the weights' place, and what a subclass must give.
 
-    ``weights`` is the path of a file that ``b2g train`` wrote, or ``""``: the released weights of this ``recipe``, if
-    there are any for the picture's number of channels. A run's identity knows released weights by their recipe alone,
-    so ``revision`` rises when they are replaced.
+    ``weights`` is the path of a file that ``b2g train`` wrote, or ``""``: the released weights of this
+    ``recipe``, if there are any for the picture's number of channels. A run's identity knows released weights
+    by their recipe alone, so ``revision`` rises when they are replaced.
 
     A subclass gives ``network(channels)``, ``training_loss(run, drawn, share, generator)`` (the loss of
-    :class:`b2g.crops.CropObjective`, with a generator to draw from), perhaps ``answer(run, noisy, generator)``, and its
-    ``recipes`` by name; its profiles say which recipe's weights they mean. ``pairs``: training needs a second noisy
-    picture. ``supervised``: it needs the clean one. ``capturable``: see :class:`b2g.crops.CropObjective`.
+    :class:`b2g.crops.CropObjective`, with a generator to draw from), perhaps
+    ``answer(run, noisy, generator)``, and its ``recipes`` by name; its profiles say which recipe's weights
+    they mean. ``pairs``: training needs a second noisy picture. ``supervised``: it needs the clean one.
+    ``capturable``: see :class:`b2g.crops.CropObjective`.
     """
 
     label: ClassVar[str] = "many images"

@@ -1,9 +1,11 @@
-"""Fit a method's network to many pictures: one command, resumed after a kill, a weights file and its record at the end.
+"""Fit a method's network to many pictures: one command, resumed after a kill,
+a weights file and its record at the end.
 
-The pictures are the 400 of BSDS500 that are in no test set. Their noise is frozen: drawn once per picture from its
-name, as a camera would have left it. ``noise="fresh"`` draws it anew for every crop instead, as the published code of
-several methods does: then the same clean crop is seen under many noises, which holds information that noisy pictures
-alone do not (github.com/TaoHuang2018/Neighbor2Neighbor, issue 16), and such weights must be said to have had it.
+The pictures are the 400 of BSDS500 that are in no test set. Their noise is frozen: drawn once per picture
+from its name, as a camera would have left it. ``noise="fresh"`` draws it anew for every crop instead, as the
+published code of several methods does: then the same clean crop is seen under many noises, which holds
+information that noisy pictures alone do not (github.com/TaoHuang2018/Neighbor2Neighbor, issue 16), and such
+weights must be said to have had it.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from b2g import datasets
 from b2g.crops import Again, CropObjective, Crops
 from b2g.errors import B2GError
 from b2g.files import replacing
-from b2g.fit import Schedule, build, fit
+from b2g.fit import Fit, Schedule, build, fit
 from b2g.method import canonical_json, check_choice, check_least
 from b2g.noise import add_noise
 from b2g.released import write_weights
@@ -34,11 +36,12 @@ NOISES = ("frozen", "fresh")
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a network is trained on, how long and how fast; every value is part of the released weights' header.
+    """What a network is trained on, how long and how fast;
+    every value is part of the released weights' header.
 
-    ``sigma``, on 0..255, is the level of white Gaussian noise, unclipped; with ``sigma_to`` above 0 every picture
-    (``noise="frozen"``) or crop (``"fresh"``) has its own, even between the two. ``pictures`` is a data set of colour
-    pictures; one channel means their luminance, weights 0.2989, 0.5870, 0.1140.
+    ``sigma``, on 0..255, is the level of white Gaussian noise, unclipped; with ``sigma_to`` above 0 every
+    picture (``noise="frozen"``) or crop (``"fresh"``) has its own, even between the two. ``pictures`` is a
+    data set of colour pictures; one channel means their luminance, weights 0.2989, 0.5870, 0.1140.
     """
 
     name: str
@@ -74,7 +77,8 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Training:
-    """What :func:`train` leaves: the file and its SHA-256, the history, and the seconds that the steps took."""
+    """What :func:`train` leaves: the file and its SHA-256, the history,
+    and the seconds that the steps took."""
 
     path: Path
     sha256: str
@@ -159,11 +163,12 @@ def train(
     precision: str = "auto",
     engine: str = "auto",
 ) -> Training:
-    """Train ``method`` (a :class:`b2g.trained.Trained`) by ``recipe``; weights to ``output``, its record beside it.
+    """Train ``method`` (a :class:`b2g.trained.Trained`) by ``recipe``; weights to ``output``,
+    its record beside it.
 
-    ``checkpoint`` names a file that a killed training goes on from, to the same weights. ``limit`` takes only the
-    first so many pictures, for trials. Raises :class:`B2GError` before the first step for an ``output`` that cannot be
-    written.
+    ``checkpoint`` names a file that a killed training goes on from, to the same weights. ``limit`` takes only
+    the first so many pictures, for trials. Raises :class:`B2GError` before the first step for an ``output``
+    that cannot be written.
     """
     output = check_output(output)
     names = training_names(recipe, limit)
@@ -177,13 +182,8 @@ def train(
     )  # fmt: skip
     header["date"] = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     sha256 = write_weights(output, objective.network.state_dict(), header)
-    record = header | {
-        "settings": method.config(), "recipe": asdict(recipe), "sha256": sha256, "pictures": len(names),
-        "seconds": round(result.seconds, 1), "device": _device_name(device), "precision": precision,
-        "engine": result.engine, "torch": torch.__version__, "history": result.history,
-    }  # fmt: skip
-    with replacing(output.with_suffix(".json")) as file:
-        file.write((json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
+    trained = {"sha256": sha256, "pictures": len(names), "device": _device_name(device), "precision": precision}
+    _write_record(output.with_suffix(".json"), header | trained, method, recipe, result)
     return Training(output, sha256, result.history, result.seconds)
 
 
@@ -205,6 +205,16 @@ def _header(method, recipe: Recipe, names: list[str], seed: int) -> dict[str, st
         "channels": str(recipe.channels), "seed": str(seed), "b2g": b2g.__version__,
         "pictures_sha256": hashlib.sha256(digests.encode()).hexdigest(),
     }  # fmt: skip
+
+
+def _write_record(path: Path, known: dict, method, recipe: Recipe, result: Fit) -> None:
+    """The record of a training: what is ``known`` of it, all settings, and how the fit went."""
+    record = known | {
+        "settings": method.config(), "recipe": asdict(recipe), "seconds": round(result.seconds, 1),
+        "engine": result.engine, "torch": torch.__version__, "history": result.history,
+    }  # fmt: skip
+    with replacing(path) as file:
+        file.write((json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
 
 
 def _device_name(device: torch.device) -> str:

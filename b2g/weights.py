@@ -1,7 +1,7 @@
 """Published weights by name: rows of data/manifest-weights.csv, with address, checksum and terms.
 
-Like the pictures they are looked for in B2G_DATA_MIRROR, then in the cache, then fetched (see `b2g.fetch`). A row
-may list only the first digits of its SHA-256, where the publisher's file name carries those and no more.
+Like the pictures they are looked for in B2G_DATA_MIRROR, then in the cache, then fetched (see `b2g.fetch`). A
+row may list only the first digits of its SHA-256, where the publisher's file name carries those and no more.
 """
 
 import csv

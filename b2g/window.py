@@ -1,7 +1,7 @@
 """Windows: a step may look at a random square of a large picture; the answers are averaged where they fall.
 
-The cost of a step is then that of the square, whatever the picture's size. Positions are drawn and applied on the
-picture's device, so that a GPU's loop never waits for the host.
+The cost of a step is then that of the square, whatever the picture's size. Positions are drawn and applied on
+the picture's device, so that a GPU's loop never waits for the host.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ MARGIN = 8  # pixels at a window's inner borders whose answers are not averaged:
 
 @dataclass(frozen=True)
 class Part:
-    """An answer ``picture`` ``(1, C, h, w)`` to the window of these ``rows`` ``(h,)`` and ``columns`` ``(w,)``."""
+    """An answer ``picture`` ``(1, C, h, w)`` to the window of these ``rows`` ``(h,)``
+    and ``columns`` ``(w,)``."""
 
     picture: Tensor
     rows: Tensor
@@ -26,7 +27,8 @@ class Part:
 
 
 def draw_window(size: tuple[int, int], side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Rows ``(h,)`` and columns ``(w,)`` of a square of ``side`` pixels (0: the whole picture) within ``size``.
+    """Rows ``(h,)`` and columns ``(w,)`` of a square of ``side`` pixels (0:
+    the whole picture) within ``size``.
 
     The square's middle is drawn evenly over the picture, and the square is moved inside: so a corner is as
     likely to be seen as a fourth of the middle, and not almost never.
@@ -53,10 +55,11 @@ def cut(picture: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 class Canvas:
-    """The running average of answers to windows, pixel by pixel: each pixel's own exponential mean, without bias.
+    """The running average of answers to windows, pixel by pixel: each pixel's own exponential mean,
+    without bias.
 
-    As :class:`b2g.fit.RunningAverage`, whose place it takes in the engine. ``decay`` counts the answers at a pixel,
-    not the steps. Where nothing fell yet, ``value`` is the ``noisy`` picture ``(1, C, H, W)``.
+    As :class:`b2g.fit.RunningAverage`, whose place it takes in the engine. ``decay`` counts the answers at a
+    pixel, not the steps. Where nothing fell yet, ``value`` is the ``noisy`` picture ``(1, C, H, W)``.
     """
 
     def __init__(self, noisy: Tensor, decay: float):

@@ -1,9 +1,11 @@
-"""A stand-in for the CUDA graph on the CPU: it records the operations of a block and repeats them into the same memory.
+"""A stand-in for the CUDA graph on the CPU: it records the operations of a block and
+repeats them into the same memory.
 
-What it shares with the real one, so that a step which would go wrong there goes wrong here: nothing that a recording
-does to earlier tensors or to registered generators has happened when it ends, its results hold no numbers before the
-first replay, a generator that was not registered and a value that the host waits for are refused, a number that was
-plain at the time of the recording stays what it was, and Adam must be capturable exactly while it is recorded.
+What it shares with the real one, so that a step which would go wrong there goes wrong here: nothing that a
+recording does to earlier tensors or to registered generators has happened when it ends, its results hold no
+numbers before the first replay, a generator that was not registered and a value that the host waits for are
+refused, a number that was plain at the time of the recording stays what it was, and Adam must be capturable
+exactly while it is recorded.
 """
 
 from contextlib import contextmanager, nullcontext
@@ -85,7 +87,8 @@ class Stream:
 
 
 class Tape:
-    """As much of ``torch.cuda`` as the engine uses. ``breaks``: the recording fails at its end, as on a GPU it may."""
+    """As much of ``torch.cuda`` as the engine uses. ``breaks``: the recording fails at its end,
+    as on a GPU it may."""
 
     Stream = Stream
 

@@ -156,13 +156,6 @@ def test_profiles_say_what_the_paper_says():
     assert (full.learning_rate, full.batch, full.batch * full.steps) == (3e-4, 4, 2_000_000)
 
 
-def test_ap_bsn_denoises_a_small_picture():
-    """64x64 at sigma 25; the bound lies a dB below the worst of two seeds."""
-    clean, given = noisy()
-    result = b2g.denoise(given, "ap_bsn", "smoke", progress=False)
-    assert b2g.psnr(clean, result.image) > b2g.psnr(clean, given, clip=False) + 2.5
-
-
 QUICK = dict(steps=3, side=16, width=16, refinements=2)
 
 
@@ -297,7 +290,8 @@ def test_a_learned_level_settles_at_the_noises_own():
 
 
 def test_hqssl_learns_from_noisy_pixels_alone():
-    """Fitted to crops of one 64x64 picture at sigma 25; seeds 0 and 1 of weights and crops gain 5.4 and 4.7 dB."""
+    """Fitted to crops of one 64x64 picture at sigma 25;
+    seeds 0 and 1 of weights and crops gain 5.4 and 4.7 dB."""
     clean, given = noisy()
     method = HQSSL(width=8, depth=2)
     network = build(lambda: HalfPlaneWithNoise(3, 8, 2), 0, CPU)

@@ -22,7 +22,8 @@ RECORRUPTED = dict(input="recorrupted", patches="nl_ridge", draws=2, sigma=25.0,
 
 
 def objective(device="cpu", precision="float32", size=32, seed=0, **settings):
-    """A loop with masks and standout drawn at every step; flips are chosen by the host on a CPU, so they are off."""
+    """A loop with masks and standout drawn at every step; flips are chosen by the host on a CPU,
+    so they are off."""
     method = B2G.profile("smoke", **(dict(flips=False) | settings))
     noisy = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(1)).to(device)
     return method.objective(noisy, Circumstances(precision=precision, seed=seed))
@@ -78,7 +79,8 @@ def test_replayed_steps_are_the_eager_ones_bit_for_bit(settings, taped):
 
 @pytest.mark.parametrize("settings", [dict(side=64), RECORRUPTED], ids=["windows", "recorrupted"])
 def test_windows_and_recorruptions_are_replayed_bit_for_bit(settings, taped):
-    """Positions, noise, the average of each pixel and that of the weights are all drawn or kept on the device."""
+    """Positions, noise, the average of each pixel and that of the weights are all drawn
+    or kept on the device."""
     plain, recorded = objective(size=72, **settings), objective(size=72, **settings)
     expected = fit(plain, HALVED, average=Canvas(plain.noisy, 0.9))
     tapes = taped()
@@ -316,7 +318,8 @@ def test_on_a_gpu_unlike_steps_are_eager_with_the_reason():
     {}, dict(flips=True), dict(visible="detached"), dict(visible="attached"), dict(mask="uniform"), RECORRUPTED,
 ], ids=["masked", "flips", "detached", "attached", "uniform", "recorrupted"])  # fmt: skip
 def test_a_cuda_graph_is_the_eager_fit(settings):
-    """The same draws; sums may be taken in another order, which moves a fit far less than another seed does."""
+    """The same draws; sums may be taken in another order,
+    which moves a fit far less than another seed does."""
     fits = {}
     for engine, seed in (("eager", 0), ("graph", 0), ("eager", 1)):
         loop = objective("cuda", seed=seed, **settings)

@@ -94,7 +94,8 @@ def test_only_the_j_invariant_answer_is_blind_to_its_own_pixel(name, kind, moved
 
 @pytest.mark.parametrize("name", NAMES)
 def test_calibration_finds_its_knob_without_sigma(name):
-    """On the smooth part of a picture the knob grows with the noise, and the answer is near the best knob's."""
+    """On the smooth part of a picture the knob grows with the noise,
+    and the answer is near the best knob's."""
     clean = np.ascontiguousarray(skimage.data.astronaut()[:64, 380:444].astype(np.float32) / 255)
     method, knobs = METHODS[name](candidates=8), []
     for level in (10, 40):
@@ -142,7 +143,8 @@ def test_non_local_means_has_the_published_numbers(level, colour, expected):
 
 
 def test_non_local_means_is_its_weighted_mean():
-    """Inside, where no border is mirrored, against a loop over one pixel's window; colour shares the weights."""
+    """Inside, where no border is mirrored, against a loop over one pixel's window;
+    colour shares the weights."""
     given, sigma = noisy(40, 40, 3).astype(float), 25 / 255
     found = NonLocalMeans().filtered(given, 25.0, -1)
     patch = lambda y, x: given[y : y + 2, x : x + 2]  # noqa: E731

@@ -46,7 +46,8 @@ def test_the_variance_of_mixed_noise(generator):
 
 
 def test_white_noise_keeps_its_level(generator):
-    """The estimate of sigma, which turns colours by itself, is the same for the turned picture to within a percent."""
+    """The estimate of sigma, which turns colours by itself,
+    is the same for the turned picture to within a percent."""
     noise = torch.randn(96, 96, 3, generator=generator) * 25 / 255 + 0.5
     turned = to_opponent(noise)
     assert abs(estimate_sigma(turned.numpy()) / estimate_sigma(noise.numpy()) - 1) < 0.01

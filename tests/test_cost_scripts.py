@@ -1,4 +1,5 @@
-"""benchmarks/memory.py and noise_level.py: what they compute from their measurements, on numbers of our own."""
+"""benchmarks/memory.py and noise_level.py: what they compute from their measurements,
+on numbers of our own."""
 
 import sys
 from pathlib import Path

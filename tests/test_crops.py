@@ -1,4 +1,5 @@
-"""Random crops: against plain slicing, in law, in their refusals; and the objective that is fitted to them."""
+"""Random crops: against plain slicing, in law, in their refusals;
+and the objective that is fitted to them."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,5 @@
-"""benchmarks/gpu.py with tiny work on a CPU: it says what it leaves out, ends in time, and its records merge."""
+"""benchmarks/gpu.py with tiny work on a CPU: it says what it leaves out, ends in time,
+and its records merge."""
 
 import json
 import signal

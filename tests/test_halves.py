@@ -1,4 +1,5 @@
-"""Neighbor2Neighbor and Blind2Unblind: samplers, masks and losses against plain loops; gains; determinism; resume."""
+"""Neighbor2Neighbor and Blind2Unblind: samplers, masks and losses against plain loops; gains; determinism;
+resume."""
 
 import numpy as np
 import pytest
@@ -163,13 +164,6 @@ def test_the_answers_are_blind_visible_and_the_mix_of_both():
 
 
 # ---- both ----
-
-
-@pytest.mark.parametrize("method, gain", [(Neighbor2Neighbor, 5.0), (Blind2Unblind, 4.0)])
-def test_the_smoke_profile_denoises(method, gain):
-    given = noisy()
-    answer = b2g.denoise(given, method.profile("smoke"), progress=False, precision="float32").image
-    assert b2g.psnr(CLEAN, answer) > b2g.psnr(CLEAN, given, clip=False) + gain
 
 
 @pytest.mark.parametrize("method", QUICK)

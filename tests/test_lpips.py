@@ -24,7 +24,8 @@ def size(network):
 
 
 def test_the_backbones_have_the_published_number_of_weights():
-    # Whole networks: 1 235 496 and 61 100 840, less SqueezeNet's 1x1 classifier and AlexNet's three dense layers.
+    # Whole networks: 1 235 496 and 61 100 840, less SqueezeNet's 1x1 classifier and
+    # AlexNet's three dense layers.
     assert size(squeezenet()) == 1_235_496 - (512 + 1) * 1000 == 722_496
     assert size(alexnet()) == 61_100_840 - (9216 + 1) * 4096 - (4096 + 1) * 4096 - (4096 + 1) * 1000 == 2_469_696
 
@@ -69,7 +70,8 @@ def test_the_whole_distance_is_the_sum_over_seven_layers():
 
 @needs_weights
 def test_agrees_with_the_value_that_torchmetrics_documents():
-    # Its page on learned_perceptual_image_patch_similarity prints 0.1008 for these pictures and net_type="squeeze".
+    # Its page on learned_perceptual_image_patch_similarity prints 0.1008 for these
+    # pictures and net_type="squeeze".
     generator = torch.Generator().manual_seed(123)
     one, other = (torch.rand(10, 3, 100, 100, generator=generator) for _ in range(2))
     assert lpips(one, other) == pytest.approx(0.1008, abs=5e-5)

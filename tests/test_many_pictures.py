@@ -1,4 +1,5 @@
-"""Training on many pictures: recipes, frozen and fresh noise, weights files, resuming, releases, the command line."""
+"""Training on many pictures: recipes, frozen and fresh noise, weights files, resuming, releases,
+the command line."""
 
 import hashlib
 import json

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from killed import killed
 from torch import nn
 
 import b2g
@@ -437,18 +438,6 @@ def test_b2g_passes_its_settings_on():
 # ---- what they do to a picture ----
 
 
-@pytest.mark.parametrize(
-    "name, channels, gain", [("b2g", 3, 4.0), ("b2g", 1, 3.0), ("self2self", 3, 1.8), ("zs_n2n", 3, 6.5)]
-)
-def test_the_smoke_profile_denoises(name, channels, gain):
-    """64x64 at sigma 25; each bound in dB lies at least half a dB below the worst of three seeds."""
-    clean = ASTRONAUT if channels == 3 else np.ascontiguousarray(ASTRONAUT.mean(-1))
-    given = b2g.add_noise(clean, "gaussian", 25, seed=0)
-    result = b2g.denoise(given, name, "smoke", progress=False)
-    assert result.image.shape == clean.shape and result.image.dtype == np.float32
-    assert b2g.psnr(clean, result.image) > b2g.psnr(clean, given, clip=False) + gain
-
-
 @pytest.mark.parametrize("sigma", [None, 25.0])
 def test_bm3d_denoises(sigma):
     pytest.importorskip("bm3d")
@@ -573,13 +562,6 @@ STOPPED = {  # fits that are killed and go on, with the loop that they are
 @pytest.mark.parametrize("what", STOPPED)
 def test_a_killed_fit_goes_on_to_the_same_bytes(what, tmp_path, monkeypatch):
     """Through the face, with chance, averages, batch statistics and PSNR against the clean picture on."""
-    import itertools
-    import types
-
-    import b2g.fit as engine
-
-    clock = itertools.count(0, 61)
-    fake = types.SimpleNamespace(perf_counter=lambda: float(next(clock)))
     name, objective, more = STOPPED[what]
     clean, path = np.ascontiguousarray(ASTRONAUT[:20, :24]), tmp_path / "fit.ckpt"
     if more.get("side"):
@@ -587,18 +569,8 @@ def test_a_killed_fit_goes_on_to_the_same_bytes(what, tmp_path, monkeypatch):
     given = b2g.add_noise(clean, "gaussian", 25, seed=0)
     settings = dict(steps=8, clean=clean, seed=2) | more
     expected = quick(given, name, **settings)
-    whole = objective.loss
-
-    def killed(self, step):
-        if step == 5:
-            raise KeyboardInterrupt
-        return whole(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(engine, "time", fake)
-        patch.setattr(objective, "loss", killed)
-        with pytest.raises(KeyboardInterrupt):
-            quick(given, name, checkpoint=path, **settings)
+    with killed(monkeypatch, objective, 5):
+        quick(given, name, checkpoint=path, **settings)
     assert path.exists()
     with pytest.raises(B2GError, match="belongs to another run"):
         quick(given, name, checkpoint=path, **(settings | {"seed": 3}))

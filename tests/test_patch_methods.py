@@ -53,7 +53,8 @@ def turned(function, picture):
 
 
 def in_colours(colour, step):
-    """The answer of ``step(guide, picture, variance)`` to all channels together, or to each opponent colour alone."""
+    """The answer of ``step(guide, picture, variance)`` to all channels together,
+    or to each opponent colour alone."""
 
     def apart(guide, picture, variance):
         if colour == "joint":
@@ -104,7 +105,8 @@ def test_lichi_is_its_chain(colour):
 
 
 def chain(parts, method, sigma):
-    """LIChI of each part ``(18, 18, C)``; the groups are those of the brightness: the mean, or the first part."""
+    """LIChI of each part ``(18, 18, C)``; the groups are those of the brightness: the mean,
+    or the first part."""
     lefts, estimates, channels = list(parts), [], parts[0].shape[2]
     own, entries = np.full(14 * 14, 25 * channels * sigma**2), 16 * channels
     start = groups_of(parts[0], 5, method, 6)
@@ -115,7 +117,8 @@ def chain(parts, method, sigma):
         for k, given in enumerate(parts):
             estimate, left = estimates[k], lefts[k]
             result = np.zeros((3, *given.shape))
-            # One group at a time, since each has a level of its own; numerators and weights are then added up.
+            # One group at a time, since each has a level of its own;
+            # numerators and weights are then added up.
             for group in groups.index.flatten(0, 1):
                 corners = [divmod(int(at), 15) for at in group]
                 removed = np.stack([(given - left)[y : y + 4, x : x + 4] for y, x in corners])

@@ -1,4 +1,5 @@
-"""Denoiser priors: the networks by hand, the splitting by hand, the released weights on pictures, refusals."""
+"""Denoiser priors: the networks by hand, the splitting by hand, the released weights on pictures,
+refusals."""
 
 import numpy as np
 import pytest
@@ -77,7 +78,8 @@ def test_ffdnet_is_a_chain_on_folded_pixels():
 
 
 def test_drunet_scales_with_its_input_and_takes_any_size():
-    """Without biases it is homogeneous: picture and level times a factor give the answer times that factor."""
+    """Without biases it is homogeneous: picture and level times a factor give the
+    answer times that factor."""
     network = made(lambda: DRUNet(1))
     picture = torch.rand(1, 1, 17, 22, generator=torch.Generator().manual_seed(0))
     whole = network(picture, 40.0)

@@ -1,13 +1,13 @@
-"""Deep Image Prior, MPI, their network, and the two that watch a fit: the safety net and the least variance."""
+"""Deep Image Prior, MPI, their network, and the two that watch a fit:
+the safety net and the least variance."""
 
-import itertools
 import os
-import types
 
 import numpy as np
 import pytest
 import skimage.data
 import torch
+from killed import killed
 from torch import nn
 
 import b2g
@@ -111,7 +111,8 @@ def test_every_published_weight_has_its_place():
 
 @needs_weights
 def test_the_published_network_fills_hidden_pixels_better_than_their_neighbours_do():
-    """Untouched, with its stored statistics, on a clean picture: so the layout, up to the last slope, is the authors'."""
+    """Untouched, with its stored statistics, on a clean picture: so the layout, up to the last slope,
+    is the authors'."""
     clean = batch(skimage.data.astronaut()[0:128, 160:288].astype(np.float32) / 255)
     mask = (torch.rand(clean.shape, generator=torch.Generator().manual_seed(0)) >= 0.3).float()
     network = Skip(6, 3, SkipShape(64, 64, 5, "nearest", "stored"))
@@ -218,7 +219,8 @@ def test_dip_fits_the_whole_noisy_picture_from_fixed_noise_that_trembles():
 
 
 def test_steins_risk_is_the_true_risk_on_the_mean():
-    """A linear denoiser of y plus noise of its own: against its mean square error, computed with the clean picture."""
+    """A linear denoiser of y plus noise of its own: against its mean square error,
+    computed with the clean picture."""
     draw, sigma, side = torch.Generator().manual_seed(0), 0.1, 24
     clean = torch.rand(1, 1, side, side, generator=draw)
     kernel = torch.tensor([[[[0.05, 0.1, 0.05], [0.1, 0.5, 0.1], [0.05, 0.1, 0.05]]]])
@@ -336,18 +338,6 @@ def test_mpi_without_its_weights_says_so(monkeypatch, tmp_path):
 # ---- what they do to a picture ----
 
 
-@pytest.mark.parametrize("name, channels, gain", [
-    ("dip", 3, 2.0), ("mpi_scratch", 3, 5.0), ("mpi_scratch", 1, 3.5),
-    pytest.param("mpi", 3, 6.0, marks=needs_weights), pytest.param("mpi", 1, 4.0, marks=needs_weights),
-])  # fmt: skip
-def test_the_smoke_profile_denoises(name, channels, gain):
-    clean = ASTRONAUT if channels == 3 else np.ascontiguousarray(ASTRONAUT.mean(-1))
-    given = b2g.add_noise(clean, "gaussian", 25, seed=0)
-    result = b2g.denoise(given, name, "smoke", progress=False)
-    assert result.image.shape == clean.shape
-    assert b2g.psnr(clean, result.image) > b2g.psnr(clean, given, clip=False) + gain
-
-
 @pytest.mark.parametrize("name", SMALL)
 def test_the_same_seed_gives_the_same_bytes_and_leaves_the_global_stream_alone(name):
     _, given = noisy(17, 16, channels=1)
@@ -365,21 +355,10 @@ def test_the_same_seed_gives_the_same_bytes_and_leaves_the_global_stream_alone(n
 ])  # fmt: skip
 def test_a_killed_fit_goes_on_to_the_same_bytes(name, more, tmp_path, monkeypatch):
     clean, given = noisy()
-    clock, path = itertools.count(0, 61), tmp_path / "fit.ckpt"
-    settings = dict(clean=clean, seed=2) | more
+    path, settings = tmp_path / "fit.ckpt", dict(clean=clean, seed=2) | more
     expected = quick(given, name, **settings)
-    whole = OBJECTIVES[name].loss
-
-    def killed(self, step):
-        if step == 5:
-            raise KeyboardInterrupt
-        return whole(self, step)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(engine, "time", types.SimpleNamespace(perf_counter=lambda: float(next(clock))))
-        patch.setattr(OBJECTIVES[name], "loss", killed)
-        with pytest.raises(KeyboardInterrupt):
-            quick(given, name, checkpoint=path, **settings)
+    with killed(monkeypatch, OBJECTIVES[name], 5):
+        quick(given, name, checkpoint=path, **settings)
     assert path.exists()
     found = quick(given, name, checkpoint=path, **settings)
     assert found.image.tobytes() == expected.image.tobytes() and not path.exists()

@@ -11,7 +11,8 @@ SIZES = [(16, 16), (17, 16), (16, 19), (23, 31)]
 
 
 def by_loop(picture, stride):
-    """Every part, pixel by pixel; beyond the border the picture is reflected about its last row and column."""
+    """Every part, pixel by pixel; beyond the border the picture is reflected about its
+    last row and column."""
     batch, channels, height, width = picture.shape
     rows, columns = -(-height // stride), -(-width // stride)
     mirrored = lambda place, size: place if place < size else 2 * (size - 1) - place  # noqa: E731

@@ -130,7 +130,8 @@ def test_with_equal_chance_a_stack_is_its_pictures_fitted_alone(name, how, monke
 def test_the_answers_and_histories_are_those_of_the_solo_runs(name, monkeypatch):
     """Whatever a profile comes to be: refused, or the same as the solo runs with equal chance."""
     method = METHODS[name] if name in METHODS else B2G.profile(name, **SMALL)
-    # Pixels are held out when an objective is made, with its own seed: that chance is not the one made equal here.
+    # Pixels are held out when an objective is made, with its own seed:
+    # that chance is not the one made equal here.
     method = method.changed(steps=2, passes=2, **({} if name == "self2self" else {"draws": 1, "hold": 0.0}))
     noisy, clean, seeds = pictures(3, channels=1), pictures(3, 1, seed=2), [7, 5, 9]
     try:
@@ -210,7 +211,8 @@ def test_a_stack_of_equal_pictures_with_equal_seeds_draws_masks_for_each():
 
 @pytest.mark.slow
 def test_side_by_side_gains_as_many_decibels_as_one_after_another():
-    """Other random numbers, one law: the paired difference of eight crops, two draws each, is zero within its error."""
+    """Other random numbers, one law: the paired difference of eight crops, two draws each,
+    is zero within its error."""
     photo = skimage.data.astronaut()
     corners = [(60, 180), (130, 210), (300, 100), (20, 400), (350, 300), (200, 60), (420, 200), (250, 330)]
     clean = np.stack([photo[y : y + 32, x : x + 32] for y, x in 2 * corners]).astype(np.float32) / 255
@@ -334,7 +336,8 @@ def test_what_differs_among_the_pictures_is_refused():
 
 
 class Product:
-    """A loss whose step keeps the picture and its product with one weight for the slopes: 8 bytes a number."""
+    """A loss whose step keeps the picture and its product with one weight for the slopes:
+    8 bytes a number."""
 
     def __init__(self, noisy):
         self.network, self.noisy = nn.Conv2d(1, 1, 1, bias=False), noisy

@@ -1,4 +1,5 @@
-"""Held pixels: they never count in the loss, and tell how much of the network's change of the pilot to trust."""
+"""Held pixels: they never count in the loss, and tell how much of the network's change
+of the pilot to trust."""
 
 import numpy as np
 import pytest
@@ -66,7 +67,8 @@ def test_without_held_pixels_every_change_is_trusted():
 
 @pytest.mark.parametrize("trusted", [0.4, 1.0])
 def test_the_share_is_the_best_on_held_pixels(trusted):
-    """The s of least |other + s (network - other) - t|^2 over the held pixels of as many recorruptions, by trying many."""
+    """The s of least |other + s (network - other) - t|^2 over the held pixels of as many recorruptions,
+    by trying many."""
     answer = lambda seen: 0.3 * (seen[:, :3] - seen[:, 3:]) + 0.02  # noqa: E731
     one = held_loop(Asked(answer), random(shape=(1, 3, 32, 36)), draws=5, flips=False)
     one.trusted, asked = trusted, []
@@ -88,7 +90,8 @@ def test_the_share_is_the_best_on_held_pixels(trusted):
 
 @pytest.mark.parametrize("mine, theirs, expected", [(0.0, 1.0, 1.0), (1.0, 0.0, 0.0), (1.0, -1.0, 0.5), (1.0, -3.0, 0.75)])
 def test_the_share_grows_with_what_the_other_errs(mine, theirs, expected):
-    """Both err by multiples of one picture: the share that leaves no error is known, and nobody told it the truth."""
+    """Both err by multiples of one picture: the share that leaves no error is known,
+    and nobody told it the truth."""
     clean, error = torch.full((1, 3, 96, 96), 0.5), 0.4 * (random(shape=(1, 3, 96, 96)) - 0.5)
     noisy = clean + SIGMA * torch.randn(clean.shape, generator=twin(8))
     one = held_loop(Asked(lambda seen: mine * error), noisy, pilot=lambda u, s: clean, draws=6, hold=0.5, flips=False)

@@ -58,7 +58,8 @@ def test_cut_is_the_slice(rows, columns, generator):
 
 
 def loop_canvas(noisy, parts, decay):
-    """Every pixel's own mean of the answers that fell on it away from inner borders; later ones count more."""
+    """Every pixel's own mean of the answers that fell on it away from inner borders;
+    later ones count more."""
     channels, height, width = noisy.shape
     out = noisy.copy()
     for y in range(height):

@@ -122,7 +122,7 @@ class APBSN(_Asymmetric, Method):
     name: ClassVar[str] = "ap_bsn"
     label: ClassVar[str] = "one image"
     source: ClassVar[str] = "Lee, Son and Lee, CVPR 2022, doi 10.1109/CVPR52688.2022.01720"
-    cost: ClassVar[str] = "minutes on a GPU (official); minutes on a CPU (short, 256x256)"
+    cost: ClassVar[str] = "minutes on a GPU (official); a minute on a CPU (short, 256x256)"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "official": {},

@@ -1,9 +1,10 @@
 r"""Blind2Grad (Song, Shuai, Si and Li, AIMS Mathematics 10(6), 2025, doi 10.3934/math.2025637).
 
-A network fitted to the one noisy picture: dual mask (Eq. 3.1 to 3.3), gradient-regularised loss (Eq. 3.9), T-Standout
-(Eq. 3.11), channel attention (Eq. 3.12), all in the loop of Eq. 3.10. No code was published; every sentence
-that leaves a choice is a field below, and the profiles are named sets of choices: ``paper``, ``faithful`` and ``real``
-are the paper's, ``masked`` keeps its masks alone, ``fast`` and ``best`` go beyond it.
+A network fitted to the one noisy picture: dual mask (Eq. 3.1 to 3.3), gradient-regularised loss (Eq. 3.9),
+T-Standout (Eq. 3.11), channel attention (Eq. 3.12), all in the loop of Eq. 3.10. No code was published; every
+sentence that leaves a choice is a field below, and the profiles are named sets of choices: ``paper``,
+``faithful`` and ``real`` are the paper's, ``masked`` keeps its masks alone, ``fast`` and ``best`` go beyond
+it.
 """
 
 from __future__ import annotations
@@ -64,21 +65,22 @@ class B2G(Method):
     both unmasked readings.
 
     Masks: ``mask`` ... ``refresh`` (see :mod:`b2g.masks`, :class:`b2g.loop.MaskLaw`). Network: ``width`` ...
-    ``dropout`` (see :class:`b2g.network.Architecture`); ``standout_on``: the gradient of Eq. 3.11 is that of the
-    ``"features"`` or of the ``"output"``.
+    ``dropout`` (see :class:`b2g.network.Architecture`); ``standout_on``: the gradient of Eq. 3.11 is that of
+    the ``"features"`` or of the ``"output"``.
 
     "Calling it 40 times": ``answer="passes"`` averages ``passes`` stochastic passes after training,
     ``answer="average"`` keeps a running mean of the training's own answers (``average`` is its decay).
-    Reading it as 40 turns of the mask's loop is ``refresh = steps // 40``. ``answer="visible"`` averages passes that
-    see the whole picture.
+    Reading it as 40 turns of the mask's loop is ``refresh = steps // 40``. ``answer="visible"`` averages
+    passes that see the whole picture.
 
-    Beyond the paper: ``input="recorrupted"`` hides noise in the place of pixels (:mod:`b2g.recorrupt`: ``sigma`` on
-    0..255, None estimates it; ``strength``; ``patches``, whose answer the network mends; ``draws`` of it, 0 for about
-    half a million pixels in all; ``hold``, the share of pixels that tell ``answer="visible"`` how much of the
-    mending to trust). ``noise="poisson"`` makes Poisson noise Gaussian before. ``side`` is that of the windows that
-    a step looks at (0: the whole picture; answers are then averaged per pixel, :class:`b2g.window.Canvas`),
-    ``weights`` the decay of averaged weights, ``posterior`` lets the noisy pixel back into a blind estimate
-    (:mod:`b2g.posterior`), ``pilot="patches"`` takes x_m from ``patches``.
+    Beyond the paper: ``input="recorrupted"`` hides noise in the place of pixels (:mod:`b2g.recorrupt`:
+    ``sigma`` on 0..255, None estimates it; ``strength``; ``patches``, whose answer the network mends;
+    ``draws`` of it, 0 for about half a million pixels in all; ``hold``, the share of pixels that tell
+    ``answer="visible"`` how much of the mending to trust). ``noise="poisson"`` makes Poisson noise Gaussian
+    before. ``side`` is that of the windows that a step looks at (0: the whole picture; answers are then
+    averaged per pixel, :class:`b2g.window.Canvas`), ``weights`` the decay of averaged weights, ``posterior``
+    lets the noisy pixel back into a blind estimate (:mod:`b2g.posterior`), ``pilot="patches"`` takes x_m from
+    ``patches``.
 
     Real noise, which neighbouring pixels share: the paper's "dilated convolution" is drawn in a supplement that is not
     public. Read here as ``dilation`` of the windows at full resolution (:class:`b2g.network.Architecture`), in the
@@ -244,7 +246,8 @@ class B2G(Method):
         )  # fmt: skip
 
     def count_draws(self, pixels: int) -> int:
-        """How many recorruptions get a pilot: a small picture needs more, or the network learns their noise by heart."""
+        """How many recorruptions get a pilot: a small picture needs more,
+        or the network learns their noise by heart."""
         return self.draws or min(MOST_DRAWS, max(LEAST_DRAWS, -(-DRAWN_PIXELS // pixels)))
 
     def _network(self, noisy: Tensor, circumstances: Circumstances, pictures: int = 1) -> EncoderDecoder:
@@ -270,7 +273,8 @@ class B2G(Method):
         return self.input == "recorrupted" and self.patches != "none" and self.hold > 0 and self.answer == "visible"
 
     def beside(self, noisy: Tensor, circumstances: Circumstances, other: Gaussian | None = None) -> tuple[Denoised, float]:
-        """The answer, and its share in the mean with ``other`` that held pixels bear out (1 where none is given).
+        """The answer, and its share in the mean with ``other`` that held pixels bear
+        out (1 where none is given).
 
         ``other(picture, sigma)`` denoises Gaussian noise, ``sigma`` in the picture's units.
         """

@@ -41,10 +41,11 @@ REAL = FAITHFUL | dict(
     dilation=2,  # "dilated convolution": the least that leaves the nearest neighbours out
     shuffle=1,  # not in the paper
 )
-# The network and the loop without the two parts that were not seen to help; independent noise of any kind will do.
+# The network and the loop without the two parts that were not seen to help;
+# independent noise of any kind will do.
 MASKED = dict(steps=1000, learning_rate=4e-3, mask="bernoulli", visible="none", answer="average")
-# Beyond the paper: recorruption in the place of masks, and a patch-based denoiser's answer to mend. The settings were
-# chosen on pictures that no table reports; the chapter on quality shows what they are worth.
+# Beyond the paper: recorruption in the place of masks, and a patch-based denoiser's answer to mend. The
+# settings were chosen on pictures that no table reports; the chapter on quality shows what they are worth.
 FAST = dict(
     steps=300,  # most of what the mending gains is gained by then
     learning_rate=2e-3,
@@ -61,8 +62,9 @@ FAST = dict(
     passes=8,
     average=0.96,  # of the history's pictures; answers at a pixel, not steps
 )
-# For a GPU or for patience: more and wider of everything. LIChI as the pilot would be no gain: its errors are already
-# those of a network that mends, held pixels then trust nothing of the change, and the answer is LIChI's own.
+# For a GPU or for patience: more and wider of everything. LIChI as the pilot would be no gain: its errors are
+# already those of a network that mends, held pixels then trust nothing of the change, and the answer is
+# LIChI's own.
 BEST = FAST | dict(
     steps=1500, side=256, width=48, head=(48, 24), learning_rate=1e-3, weights=0.995, passes=16
 )

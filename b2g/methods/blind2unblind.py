@@ -1,23 +1,25 @@
-"""Blind2Unblind (Wang, Liu, Li and Han, CVPR 2022, doi 10.1109/CVPR52688.2022.00207): blind spots made visible again.
+"""Blind2Unblind (Wang, Liu, Li and Han, CVPR 2022, doi 10.1109/CVPR52688.2022.00207):
+blind spots made visible again.
 
-Sixteen fixed masks hide one pixel of every 4 x 4 cell each; a hidden pixel is filled from the ring around it. Of the
-sixteen answers the hidden pixels are put together to one blind picture h. The re-visible loss
+Sixteen fixed masks hide one pixel of every 4 x 4 cell each; a hidden pixel is filled from the ring around it.
+Of the sixteen answers the hidden pixels are put together to one blind picture h. The re-visible loss
 
     mean (h - y)^2 + mean (h - y + beta (f(y) - y))^2
 
-with f(y), the answer to the whole picture, held constant, makes the mix (h + beta f(y)) / (1 + beta) approach y, while
-no gradient can teach f the identity; beta grows in training, and with it the share of f(y), from which no pixel is
-hidden.
+with f(y), the answer to the whole picture, held constant, makes the mix (h + beta f(y)) / (1 + beta) approach
+y, while no gradient can teach f the identity; beta grows in training, and with it the share of f(y), from
+which no pixel is hidden.
 
-``blind2unblind`` fits the network to crops of the one noisy picture, whose noise is what it is; there is no official
-recipe for that. ``blind2unblind_many`` is the published form, trained on many noisy pictures, with frozen noise unless
-a recipe says otherwise (the official code, github.com/zejinwang/Blind2Unblind, without a licence, draws it anew).
+``blind2unblind`` fits the network to crops of the one noisy picture, whose noise is what it is; there is no
+official recipe for that. ``blind2unblind_many`` is the published form, trained on many noisy pictures, with
+frozen noise unless a recipe says otherwise (the official code, github.com/zejinwang/Blind2Unblind, without a
+licence, draws it anew).
 
-Written from the stated facts. The code's masks and fill are followed, where the paper describes 2 x 2 cells filled
-with zeros. Adam 3e-4 halved after every fifth of the training, batches of 4 crops of 128 pixels, beta 2 until 80 % of
-the training, then linear to 20. Not followed: zeros around the picture (mirrored here: zeros darken fills at the
-border), the weight decay of 1e-8 (one Adam without decay serves all methods here, and so small a one changes nothing
-that can be measured), the training set (here BSDS500's 400 pictures).
+Written from the stated facts. The code's masks and fill are followed, where the paper describes 2 x 2 cells
+filled with zeros. Adam 3e-4 halved after every fifth of the training, batches of 4 crops of 128 pixels, beta
+2 until 80 % of the training, then linear to 20. Not followed: zeros around the picture (mirrored here: zeros
+darken fills at the border), the weight decay of 1e-8 (one Adam without decay serves all methods here, and so
+small a one changes nothing that can be measured), the training set (here BSDS500's 400 pictures).
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ CELL = 4
 
 
 def blind_answer(run: Run, noisy: Tensor) -> Tensor:
-    """The global mapper h: every pixel of ``noisy`` ``(B, C, H, W)`` as answered while it was hidden, same shape.
+    """The global mapper h: every pixel of ``noisy`` ``(B, C, H, W)`` as answered while it was hidden,
+    same shape.
 
     All masks in one batch: what training needs. No pixel of h depends on its own noisy value.
     """
@@ -63,7 +66,8 @@ def blind_answer_in_turn(run: Run, noisy: Tensor) -> Tensor:
 
 
 def revisible_loss(blind: Tensor, visible: Tensor, noisy: Tensor, beta: Tensor | float) -> Tensor:
-    """The re-visible loss of the blind answer h and f(y), which is taken as constant; all ``(B, C, H, W)``."""
+    """The re-visible loss of the blind answer h and f(y), which is taken as constant;
+    all ``(B, C, H, W)``."""
     gap = blind - noisy
     return gap.square().mean() + (gap + beta * (visible.detach() - noisy)).square().mean()
 
@@ -104,13 +108,14 @@ class Blind2Unblind(Method):
 
     ``output``: ``"mid"`` is (h + beta f(y)) / (1 + beta) with the last beta, ``"visible"`` f(y), one pass,
     ``"blind"`` h, sixteen passes. ``beta`` grows to ``last_beta`` from the share ``start`` of the steps on.
-    ``official`` takes the published training's rate, batch and crop; how long is not published for one picture and
-    ours. ``short`` is our budget for a CPU: a narrower network, one small crop a step, a tenfold rate.
+    ``official`` takes the published training's rate, batch and crop; how long is not published for one
+    picture and ours. ``short`` is our budget for a CPU: a narrower network, one small crop a step, a tenfold
+    rate.
     """
 
     name: ClassVar[str] = "blind2unblind"
     source: ClassVar[str] = "Wang et al., CVPR 2022, doi 10.1109/CVPR52688.2022.00207 (one-image form: ours)"
-    cost: ClassVar[str] = "minutes on a CPU (256x256, short); an hour on a GPU (official)"
+    cost: ClassVar[str] = "minutes on a CPU (short, 256x256); about an hour on a GPU (official)"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "official": dict(learning_rate=3e-4, decay="halve", decay_from=0.2, steps=6000, batch=4, side=128, width=48),
@@ -158,10 +163,11 @@ class Blind2Unblind(Method):
 
 @dataclass(frozen=True)
 class Blind2UnblindMany(Trained):
-    """Blind2Unblind trained on many noisy pictures; ``output``, ``beta`` and the rest as in the one-image form.
+    """Blind2Unblind trained on many noisy pictures; ``output``,
+    ``beta`` and the rest as in the one-image form.
 
-    ``official`` means weights of the published length (100 epochs of 44 328 pictures at batches of 4), ``short`` those
-    of our recipe for a CPU.
+    ``official`` means weights of the published length (100 epochs of 44 328 pictures at batches of 4),
+    ``short`` those of our recipe for a CPU.
     """
 
     name: ClassVar[str] = "blind2unblind_many"

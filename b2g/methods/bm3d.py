@@ -1,7 +1,7 @@
 """BM3D and CBM3D (Dabov, Foi, Katkovnik and Egiazarian, IEEE TIP 2007, doi 10.1109/TIP.2007.901238).
 
-Runs the authors' package ``bm3d`` from PyPI, whose licence is for non-commercial use: an optional extra, imported when
-asked for and never shipped.
+Runs the authors' package ``bm3d`` from PyPI, whose licence is for non-commercial use: an optional extra,
+imported when asked for and never shipped.
 """
 
 from __future__ import annotations

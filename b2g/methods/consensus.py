@@ -2,8 +2,8 @@ r"""Consensus: the weighted mean of a network fitted to the picture and of a pat
 
 .. math:: \hat x = w\, f(y) + (1 - w)\, g(y)
 
-The two err differently, so their mean errs less than either. Both use the one noisy picture and nothing else: sigma is
-estimated unless it is given, and the weight by pixels that the network's fit held back.
+The two err differently, so their mean errs less than either. Both use the one noisy picture and nothing else:
+sigma is estimated unless it is given, and the weight by pixels that the network's fit held back.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from b2g.seeds import seed_for
 
 @dataclass(frozen=True)
 class Consensus(Method):
-    """The mean of ``networks`` fits of ``b2g`` (its profile ``network``) and of the patch-based denoiser ``patches``.
+    """The mean of ``networks`` fits of ``b2g`` (its profile ``network``) and of the
+    patch-based denoiser ``patches``.
 
     ``patches_profile`` names the patch denoiser's own settings; ``""`` is its default.
 

@@ -125,9 +125,9 @@ class DIP(Method):
     ``jitter`` is the deviation of the noise added to the input in each step, ``average`` the decay of the
     running mean. ``stopping``: after all ``steps`` (``"fixed"``), or by ``window`` and ``patience``
     (``"variance"``). ``loss``: ``"mse"``, or ``"sure"`` with ``sigma`` on 0..255 (None estimates it).
-    ``short`` is no one's published setting but ours: a network of a quarter of the width and a patience of 300
-    steps. Its window, and the lag of the answer, were settled by the PSNR of one crop with its clean picture at
-    hand, so that this crop says nothing of their worth.
+    ``short`` is no one's published setting but ours: a network of a quarter of the width and a patience of
+    300 steps. Its window, and the lag of the answer, were settled by the PSNR of one crop with its clean
+    picture at hand, so that this crop says nothing of their worth.
     """
 
     name: ClassVar[str] = "dip"

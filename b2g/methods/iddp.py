@@ -1,17 +1,18 @@
 r"""IDDP in our one-image reading (after Lin, Zhuang, Ding, Zeng, Huang, Tu and Paisley, AAAI 2023).
 
-Source of the idea: doi 10.1609/aaai.v37i2.25245, earlier as "self-verification", doi 10.48550/arXiv.2111.00666. Its
-abstract states: the network's output is taken as a prior, is noised again and denoised again, and the network is
-updated so that the twice denoised picture comes near its prior:
+Source of the idea: doi 10.1609/aaai.v37i2.25245, earlier as "self-verification",
+doi 10.48550/arXiv.2111.00666. Its abstract states: the network's output is taken as a prior, is noised again
+and denoised again, and the network is updated so that the twice denoised picture comes near its prior:
 
 .. math:: \min_\theta \| f(p + n) - p \|^2, \qquad p = f(y) \text{ held fixed}
 
-There is no official code, and the paper's settings are not at hand. Ours are: the form for one picture (the paper
-trains on many noisy ones); the loss beside the cycle, which goes from the picture with added noise to the picture, as
-Noisy-As-Clean does, and which has the first share ``warm`` of the steps for itself (the cycle alone is content with a
-constant answer, and was seen to drift there); the weight of the cycle; the network, its length and rate. The second
-noise is ``"gaussian"``, fresh noise of the level sigma, or ``"signs"``, what f removed with random signs, as a
-reader of the earlier version reports its choice. The figures of the paper are not to be expected of this.
+There is no official code, and the paper's settings are not at hand. Ours are: the form for one picture (the
+paper trains on many noisy ones); the loss beside the cycle, which goes from the picture with added noise to
+the picture, as Noisy-As-Clean does, and which has the first share ``warm`` of the steps for itself (the cycle
+alone is content with a constant answer, and was seen to drift there); the weight of the cycle; the network,
+its length and rate. The second noise is ``"gaussian"``, fresh noise of the level sigma, or ``"signs"``, what
+f removed with random signs, as a reader of the earlier version reports its choice. The figures of the paper
+are not to be expected of this.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ CORRUPTIONS = ("gaussian", "signs")
 
 
 def corrupt(prior: Tensor, noisy: Tensor, kind: str, level: float, generator: torch.Generator) -> Tensor:
-    """``prior`` ``(B, C, H, W)`` noised again: by fresh noise of ``level``, or by what it lacks of ``noisy``."""
+    """``prior`` ``(B, C, H, W)`` noised again: by fresh noise of ``level``,
+    or by what it lacks of ``noisy``."""
     if kind == "gaussian":
         return noisier(prior, level, generator)
     signs = 2 * torch.randint(2, prior.shape, generator=generator, device=prior.device) - 1
@@ -43,13 +45,13 @@ def corrupt(prior: Tensor, noisy: Tensor, kind: str, level: float, generator: to
 class IDDP(FromNoisier):
     """The denoise-corrupt-denoise cycle on one picture: settings as :class:`b2g.noisier.FromNoisier`.
 
-    ``warm`` is the share of the steps before the cycle begins, ``corruption`` the noise of the cycle, ``weight`` what
-    the cycle counts beside the pairs.
+    ``warm`` is the share of the steps before the cycle begins, ``corruption`` the noise of the cycle,
+    ``weight`` what the cycle counts beside the pairs.
     """
 
     name: ClassVar[str] = "iddp"
     source: ClassVar[str] = "our one-image reading of Lin et al., AAAI 2023, doi 10.1609/aaai.v37i2.25245"
-    cost: ClassVar[str] = "three minutes on a CPU (256x256)"
+    cost: ClassVar[str] = "some twenty seconds on a CPU (256x256)"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "short": {},

@@ -1,4 +1,5 @@
-"""LIChI (Herbreteau and Kervrann, IEEE TIP 33, 2024, doi 10.1109/TIP.2024.3436651): chained linear combinations of patches.
+"""LIChI (Herbreteau and Kervrann, IEEE TIP 33, 2024, doi 10.1109/TIP.2024.3436651):
+chained linear combinations of patches.
 
 A first estimate by Noisier2Noise's risk, then M steps, each with the last estimate as the guide of the next
 Theta and a picture that holds less and less of the noise. Written from the paper's formulas.
@@ -35,8 +36,8 @@ class LIChI(Method):
     ``steps`` is M; 0 is the paper's number for this sigma. ``window`` is the side of the search window,
     ``stride`` the distance of reference patches, ``alpha`` the strength of the added noise of Noisier2Noise,
     ``keep`` the share of noise kept at the start.
-    ``colour="joint"`` (the paper) lets the channels of a patch share one Theta; ``"opponent"`` fits one for brightness
-    and one for each of the two opponent colours (:mod:`b2g.colour`), which the same group serves.
+    ``colour="joint"`` (the paper) lets the channels of a patch share one Theta; ``"opponent"`` fits one for
+    brightness and one for each of the two opponent colours (:mod:`b2g.colour`), which the same group serves.
     """
 
     name: ClassVar[str] = "lichi"
@@ -126,7 +127,8 @@ class LIChI(Method):
         return torch.cat([combine(groups, part, part, risk)[0] for (part,) in self._parts(picture)], dim=2)
 
     def _risk(self, removed: Tensor, sigma: float, patch: int, keep: float):
-        """The risk of one step: what noise is left in each group, told by what was ``removed`` ``(H, W, C)`` from it.
+        """The risk of one step: what noise is left in each group,
+        told by what was ``removed`` ``(H, W, C)`` from it.
 
         With t = 1 - std(removed) / sigma over the group, at least ``keep`` + 1e-6, the noise has the standard
         deviation t sigma, and the share keep / t of it stays.

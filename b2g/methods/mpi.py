@@ -155,7 +155,7 @@ class MPI(_Filled):
 
     name: ClassVar[str] = "mpi"
     label: ClassVar[str] = "one image, with a prior learned elsewhere"
-    cost: ClassVar[str] = "ten minutes on a CPU (256x256); two (faster)"
+    cost: ClassVar[str] = "about ten minutes on a CPU (256x256); two (faster)"
     default_profile: ClassVar[str] = "official"
     profiles: ClassVar[dict[str, dict]] = {
         "official": {}, "faster": dict(steps=200, average=0.9), "smoke": dict(steps=40, average=0.8),
@@ -183,7 +183,7 @@ class MPIScratch(_Filled):
     """
 
     name: ClassVar[str] = "mpi_scratch"
-    cost: ClassVar[str] = "ten minutes on a CPU (256x256); two (faster)"
+    cost: ClassVar[str] = "about ten minutes on a CPU (256x256); two (faster)"
     default_profile: ClassVar[str] = "official"
     profiles: ClassVar[dict[str, dict]] = {
         "official": {}, "faster": dict(steps=200, average=0.9), "smoke": dict(steps=80, average=0.9, width=16),

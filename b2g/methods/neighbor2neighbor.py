@@ -1,18 +1,21 @@
-"""Neighbor2Neighbor (Huang, Li, Jia, Lu and Liu, CVPR 2021, doi 10.1109/CVPR46437.2021.01454): halves of one picture.
+"""Neighbor2Neighbor (Huang, Li, Jia, Lu and Liu, CVPR 2021, doi 10.1109/CVPR46437.2021.01454):
+halves of one picture.
 
-Of every 2 x 2 cell two adjacent pixels are drawn, one for each of two pictures of half the size. They show nearly the
-same scene under independent noise, so one is the target of the other, as in Noise2Noise. What they differ by in the
-scene is taken out by a second term: the same draw from the answer to the whole picture says how much that is.
+Of every 2 x 2 cell two adjacent pixels are drawn, one for each of two pictures of half the size. They show
+nearly the same scene under independent noise, so one is the target of the other, as in Noise2Noise. What they
+differ by in the scene is taken out by a second term: the same draw from the answer to the whole picture says
+how much that is.
 
-``neighbor2neighbor`` fits the network to crops of the one noisy picture, whose noise is what it is; there is no
-official recipe for that. ``neighbor2neighbor_many`` is the published form, trained on many noisy pictures. The official
-code (github.com/TaoHuang2018/Neighbor2Neighbor, BSD-3) draws the noise of its clean pictures anew in every epoch, which
-is a hidden Noise2Noise (its issue 16); here it is frozen unless a recipe says otherwise.
+``neighbor2neighbor`` fits the network to crops of the one noisy picture, whose noise is what it is; there is
+no official recipe for that. ``neighbor2neighbor_many`` is the published form, trained on many noisy pictures.
+The official code (github.com/TaoHuang2018/Neighbor2Neighbor, BSD-3) draws the noise of its clean pictures
+anew in every epoch, which is a hidden Noise2Noise (its issue 16); here it is frozen unless a recipe says
+otherwise.
 
-Written from the stated facts: U-Net with transposed convolutions (:mod:`b2g.networks.unet`), Adam 3e-4 halved after
-every fifth of the training, batches of 4, crops of 256 pixels, lambda growing from 0 to 2 (real noise: 1). Not
-followed: the official training set (here BSDS500's 400 pictures); lambda grows with every step here, not with every
-epoch. The answer is one pass over the whole noisy picture.
+Written from the stated facts: U-Net with transposed convolutions (:mod:`b2g.networks.unet`), Adam 3e-4 halved
+after every fifth of the training, batches of 4, crops of 256 pixels, lambda growing from 0 to 2 (real noise:
+1). Not followed: the official training set (here BSDS500's 400 pictures); lambda grows with every step here,
+not with every epoch. The answer is one pass over the whole noisy picture.
 """
 
 from __future__ import annotations
@@ -45,10 +48,12 @@ def draw_pairs(shape, generator: torch.Generator) -> Tensor:
 
 
 def neighbours(picture: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
-    """The half-size pictures g_1 and g_2, ``(B, C, H/2, W/2)``, that the ``pairs`` pick; alike for all channels."""
+    """The half-size pictures g_1 and g_2, ``(B, C, H/2, W/2)``, that the ``pairs`` pick;
+    alike for all channels."""
     cells = F.pixel_unshuffle(picture.flatten(0, 1)[:, None], 2).unflatten(0, picture.shape[:2])
     pick = lambda which: cells.gather(2, which[:, :, None].expand(*cells.shape[:2], 1, -1, -1))[:, :, 0]  # noqa: E731
-    # The pixels of a cell are 0 1 above 2 3: bit 0 turns one into the one beside it, bit 1 into the one above or below.
+    # The pixels of a cell are 0 1 above 2 3: bit 0 turns one into the one beside it,
+    # bit 1 into the one above or below.
     first = pairs >> 1
     return pick(first), pick(first ^ (1 + (pairs & 1)))
 
@@ -56,8 +61,8 @@ def neighbours(picture: Tensor, pairs: Tensor) -> tuple[Tensor, Tensor]:
 def neighbour_loss(run: Run, noisy: Tensor, weight: Tensor | float, generator: torch.Generator) -> Tensor:
     """The loss on ``noisy`` ``(B, C, H, W)``: reconstruction plus ``weight`` (lambda) times the regulariser.
 
-    |f(g_1) - g_2|^2 + lambda |f(g_1) - g_2 - (g_1(f(y)) - g_2(f(y)))|^2, means; f(y) is a constant. The last row or
-    column of odd sides is left out.
+    |f(g_1) - g_2|^2 + lambda |f(g_1) - g_2 - (g_1(f(y)) - g_2(f(y)))|^2, means; f(y) is a constant. The last
+    row or column of odd sides is left out.
     """
     noisy = noisy[..., : noisy.shape[-2] // 2 * 2, : noisy.shape[-1] // 2 * 2]
     pairs = draw_pairs(noisy.shape, generator)
@@ -79,14 +84,15 @@ def _check(method) -> None:
 class Neighbor2Neighbor(Method):
     """Neighbor2Neighbor on the one picture: crops of it, flipped and turned, its noise never drawn again.
 
-    ``regulariser`` is lambda at the end of its growth from 0, ``gain`` the scale of the initial weights. ``official``
-    takes the published training's rate, batch, crop and start; how long is not published for one picture and ours.
-    ``short`` is our budget for a CPU: few small crops and a higher rate, from full-scale weights.
+    ``regulariser`` is lambda at the end of its growth from 0, ``gain`` the scale of the initial weights.
+    ``official`` takes the published training's rate, batch, crop and start; how long is not published for one
+    picture and ours. ``short`` is our budget for a CPU: few small crops and a higher rate, from full-scale
+    weights.
     """
 
     name: ClassVar[str] = "neighbor2neighbor"
     source: ClassVar[str] = "Huang et al., CVPR 2021, doi 10.1109/CVPR46437.2021.01454 (one-image form: ours)"
-    cost: ClassVar[str] = "minutes on a CPU (256x256, short); an hour and more (official)"
+    cost: ClassVar[str] = "a minute on a CPU (short, 256x256); about an hour and more (official)"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "official": dict(
@@ -136,15 +142,16 @@ class Neighbor2Neighbor(Method):
 
 @dataclass(frozen=True)
 class Neighbor2NeighborMany(Trained):
-    """Neighbor2Neighbor trained on many noisy pictures; ``regulariser`` and ``gain`` as in the one-image form.
+    """Neighbor2Neighbor trained on many noisy pictures;
+    ``regulariser`` and ``gain`` as in the one-image form.
 
-    ``official`` means weights of the published length (100 epochs of 44 328 pictures at batches of 4), ``short`` those
-    of our recipe for a CPU, which starts from full-scale weights.
+    ``official`` means weights of the published length (100 epochs of 44 328 pictures at batches of 4),
+    ``short`` those of our recipe for a CPU, which starts from full-scale weights.
     """
 
     name: ClassVar[str] = "neighbor2neighbor_many"
     source: ClassVar[str] = "Huang et al., CVPR 2021, doi 10.1109/CVPR46437.2021.01454"
-    cost: ClassVar[str] = "a second on a CPU (256x256), once trained"
+    cost: ClassVar[str] = "about a second on a CPU (256x256), once trained"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "official": dict(recipe="full", gain=0.1), "short": {}, "smoke": {},

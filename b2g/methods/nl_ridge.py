@@ -1,4 +1,5 @@
-"""NL-Ridge (Herbreteau and Kervrann, SIAM J. Imaging Sciences 18(1), 2025, doi 10.1137/24M1630967): two steps of group-wise ridge.
+"""NL-Ridge (Herbreteau and Kervrann, SIAM J. Imaging Sciences 18(1), 2025, doi 10.1137/24M1630967):
+two steps of group-wise ridge.
 
 Each group of similar patches is replaced by linear combinations of its members: first those of least
 estimated risk (SURE), then those that would be best were the first picture the clean one. Written from the
@@ -65,7 +66,8 @@ class NLRidge(Method):
             check_least(name, min(getattr(self, name)), 0)
 
     def numbers(self, sigma: float) -> list[tuple[int, int]]:
-        """Side of a patch and members of a group in either step: the settings, or the paper's for ``sigma``."""
+        """Side of a patch and members of a group in either step: the settings,
+        or the paper's for ``sigma``."""
         published = (7, 7, 18, 55) if sigma <= 15 else (9, 9, 18, 90) if sigma <= 35 else (11, 9, 20, 120)
         chosen = [own or paper for own, paper in zip((*self.patch, *self.group), published)]
         return [(chosen[0], chosen[2]), (chosen[1], chosen[3])]
@@ -83,7 +85,8 @@ class NLRidge(Method):
         return Denoised(estimate.permute(2, 0, 1)[None], [found])
 
     def _step(self, step: int, groups: Groups, guide: Tensor, picture: Tensor, variance: Tensor) -> Tensor:
-        """One of the two steps, on all channels together or on each opponent colour by itself; ``(H, W, C)``."""
+        """One of the two steps, on all channels together or on each opponent colour by itself;
+        ``(H, W, C)``."""
         parts = [(guide, picture, variance)]
         if self.colour == "opponent":
             parts = channels(to_opponent(guide), to_opponent(picture), mixed_variance(variance))

@@ -138,7 +138,7 @@ class Noise2Fast(Method):
 
     name: ClassVar[str] = "noise2fast"
     source: ClassVar[str] = "Lequyer et al., Nat. Mach. Intell. 4, 2022, doi 10.1038/s42256-022-00547-8"
-    cost: ClassVar[str] = "some twenty minutes on a CPU (official), two (short; 256x256)"
+    cost: ClassVar[str] = "about twenty minutes on a CPU (official), one (short; 256x256)"
     default_profile: ClassVar[str] = "official"
     profiles: ClassVar[dict[str, dict]] = {
         "official": {},

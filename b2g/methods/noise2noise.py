@@ -1,13 +1,15 @@
-"""Noise2Noise (Lehtinen et al., ICML 2018, doi 10.48550/arXiv.1803.04189): learn one noisy picture from another.
+"""Noise2Noise (Lehtinen et al., ICML 2018, doi 10.48550/arXiv.1803.04189):
+learn one noisy picture from another.
 
-Training sees pairs of noisy pictures of one scene and no clean one. The mean square between the answer to the first and
-the second has the clean picture as its best answer, since the second one's noise cannot be foreseen. Pairs make it a
-ceiling to compare with, not a method for a single photograph.
+Training sees pairs of noisy pictures of one scene and no clean one. The mean square between the answer to the
+first and the second has the clean picture as its best answer, since the second one's noise cannot be
+foreseen. Pairs make it a ceiling to compare with, not a method for a single photograph.
 
-Written from the stated settings: the U-Net of 991 203 weights in colour, pictures shifted to -0.5..0.5, Adam 3e-4 with
-a ramp down over the last 30 %, batches of 4, levels from 0 to 50, 300 000 steps. Not followed: the official training
-set (50 000 ImageNet pictures; here BSDS500's 400), its crops (128 pixels here), and Adam's second decay of 0.99 (0.999
-here, as everywhere in this package). The ramp is read as a cosine. By default both pictures of a pair are frozen.
+Written from the stated settings: the U-Net of 991 203 weights in colour, pictures shifted to -0.5..0.5, Adam
+3e-4 with a ramp down over the last 30 %, batches of 4, levels from 0 to 50, 300 000 steps. Not followed: the
+official training set (50 000 ImageNet pictures; here BSDS500's 400), its crops (128 pixels here), and Adam's
+second decay of 0.99 (0.999 here, as everywhere in this package). The ramp is read as a cosine. By default
+both pictures of a pair are frozen.
 """
 
 from __future__ import annotations
@@ -43,13 +45,13 @@ class Shifted(nn.Module):
 class Noise2Noise(Trained):
     """Noise2Noise, trained on pairs of noisy pictures; the answer is one pass.
 
-    ``official`` means weights of the published length, ``short`` those of our recipe for a CPU: one level of noise
-    (25), a fiftieth of the steps, smaller crops.
+    ``official`` means weights of the published length, ``short`` those of our recipe for a CPU: one level of
+    noise (25), a fiftieth of the steps, smaller crops.
     """
 
     name: ClassVar[str] = "noise2noise"
     source: ClassVar[str] = "Lehtinen et al., ICML 2018, doi 10.48550/arXiv.1803.04189"
-    cost: ClassVar[str] = "a second on a CPU (256x256), once trained"
+    cost: ClassVar[str] = "about a second on a CPU (256x256), once trained"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "official": dict(recipe="full"), "short": dict(recipe="small"), "smoke": dict(recipe="small"),

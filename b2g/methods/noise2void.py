@@ -76,7 +76,7 @@ class Noise2Void(Method):
 
     name: ClassVar[str] = "noise2void"
     source: ClassVar[str] = "Krull et al., CVPR 2019, doi 10.1109/CVPR.2019.00223"
-    cost: ClassVar[str] = "a day on a CPU (official), two minutes (short; 256x256)"
+    cost: ClassVar[str] = "about a day on a CPU (official), a minute (short; 256x256)"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "official": {},

@@ -1,12 +1,13 @@
 """Noisier2Noise (Moran, Schmidt, Zhong and Coady, CVPR 2020, doi 10.48550/arXiv.1910.11908).
 
-Setting: white Gaussian noise whose level is known or estimated, and one noisy picture. A network learns to go from the
-picture with more noise of the same law back to the picture (:mod:`b2g.noisier`); its answer, a mean of the noisy
-picture, is turned into one of the clean picture by the paper's correction, and averaged over draws of the added noise.
+Setting: white Gaussian noise whose level is known or estimated, and one noisy picture. A network learns to go
+from the picture with more noise of the same law back to the picture (:mod:`b2g.noisier`); its answer, a mean
+of the noisy picture, is turned into one of the clean picture by the paper's correction, and averaged over
+draws of the added noise.
 
-There is no official code. The paper trains on many pictures; the form for one picture, its network, length and rate
-are ours. Other laws of noise, which the paper also treats, are not: fresh Poisson noise
-would have to be drawn from the clean picture. Make such noise Gaussian before (:mod:`b2g.anscombe`).
+There is no official code. The paper trains on many pictures; the form for one picture, its network, length
+and rate are ours. Other laws of noise, which the paper also treats, are not: fresh Poisson noise would have
+to be drawn from the clean picture. Make such noise Gaussian before (:mod:`b2g.anscombe`).
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from b2g.noisier import FromNoisier, corrected, noisier
 class Noisier2Noise(FromNoisier):
     """Noisier2Noise in a form for one picture: settings as :class:`b2g.noisier.FromNoisier`.
 
-    ``strength`` is the paper's alpha: a small one leaves the network more to see and divides its errors by alpha^2.
-    ``draws`` of the added noise are answered and averaged at the end.
+    ``strength`` is the paper's alpha: a small one leaves the network more to see and divides its errors by
+    alpha^2. ``draws`` of the added noise are answered and averaged at the end.
     """
 
     name: ClassVar[str] = "noisier2noise"
     source: ClassVar[str] = "Moran et al., CVPR 2020, doi 10.48550/arXiv.1910.11908; one-image form ours"
-    cost: ClassVar[str] = "minutes on a CPU (256x256)"
+    cost: ClassVar[str] = "some twenty seconds on a CPU (256x256)"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "short": {},

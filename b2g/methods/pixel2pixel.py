@@ -103,7 +103,7 @@ class Pixel2Pixel(Method):
     source: ClassVar[str] = (
         "Ma et al., IEEE TPAMI 47(6), 4614-4629, 2025, https://ieeexplore.ieee.org/document/10908805"
     )
-    cost: ClassVar[str] = "half a minute on a GPU (official); a minute on a CPU (short, 256x256)"
+    cost: ClassVar[str] = "about half a minute on a GPU (official); half a minute on a CPU (short, 256x256)"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "official": {},

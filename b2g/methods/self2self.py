@@ -1,9 +1,10 @@
-"""Self2Self (Quan, Chen, Pang and Ji, CVPR 2020, doi 10.1109/CVPR42600.2020.00196): Bernoulli masks and dropout.
+"""Self2Self (Quan, Chen, Pang and Ji, CVPR 2020, doi 10.1109/CVPR42600.2020.00196):
+Bernoulli masks and dropout.
 
-The official code (github.com/scut-mingqinchen/self2self, Apache-2.0) and the printed paper differ; the profile
-``official`` follows the code's numbers (learning rate 1e-4, 150 000 steps, 100 passes), ``paper`` the paper's (1e-5,
-450 000, 50). Written from their stated facts. What is not followed of the code: its padding that grows every map by two
-pixels, its clipping of masks, its truncation of the answer to 8 bits.
+The official code (github.com/scut-mingqinchen/self2self, Apache-2.0) and the printed paper differ; the
+profile ``official`` follows the code's numbers (learning rate 1e-4, 150 000 steps, 100 passes), ``paper`` the
+paper's (1e-5, 450 000, 50). Written from their stated facts. What is not followed of the code: its padding
+that grows every map by two pixels, its clipping of masks, its truncation of the answer to 8 bits.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Self2Self(Method):
 
     name: ClassVar[str] = "self2self"
     source: ClassVar[str] = "Quan et al., CVPR 2020, doi 10.1109/CVPR42600.2020.00196"
-    cost: ClassVar[str] = "an hour on a GPU (official); an hour on a CPU (short, 256x256)"
+    cost: ClassVar[str] = "about an hour on a GPU (official); about an hour on a CPU (short, 256x256)"
     default_profile: ClassVar[str] = "official"
     profiles: ClassVar[dict[str, dict]] = {
         "official": dict(normaliser="self2self"),

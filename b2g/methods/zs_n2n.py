@@ -1,7 +1,7 @@
 """Zero-Shot Noise2Noise (Mansour and Heckel, CVPR 2023, doi 10.1109/CVPR52729.2023.01347).
 
-Two half-size pictures are made of the noisy one; a tiny network learns to map each to the other. The official code is
-a notebook without a licence; written from the paper and its stated settings.
+Two half-size pictures are made of the noisy one; a tiny network learns to map each to the other. The official
+code is a notebook without a licence; written from the paper and its stated settings.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def pair_downsample(picture: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pair_loss(first: Tensor, second: Tensor, first_clean: Tensor, second_clean: Tensor, whole_clean: Tensor) -> Tensor:
-    """Residual loss plus consistency loss, weights 1 and 1, of the two halves, their answers and the whole's answer."""
+    """Residual loss plus consistency loss, weights 1 and 1, of the two halves,
+    their answers and the whole's answer."""
     residual = (F.mse_loss(first_clean, second) + F.mse_loss(second_clean, first)) / 2
     # The gradient runs through the denoised whole, too: the consistency term ties both scales together.
     whole_first, whole_second = pair_downsample(whole_clean)
@@ -86,7 +87,7 @@ class ZSN2N(Method):
 
     name: ClassVar[str] = "zs_n2n"
     source: ClassVar[str] = "Mansour and Heckel, CVPR 2023, doi 10.1109/CVPR52729.2023.01347"
-    cost: ClassVar[str] = "about a minute on a CPU (256x256)"
+    cost: ClassVar[str] = "three minutes on a CPU (256x256)"
     default_profile: ClassVar[str] = "official"
     profiles: ClassVar[dict[str, dict]] = {"official": {}, "smoke": dict(steps=150)}
 
@@ -104,7 +105,8 @@ class ZSN2N(Method):
         return Schedule(self.steps, self.learning_rate, "halve", 0.75)
 
     def objective(self, noisy: Tensor, circumstances: Circumstances) -> _PairObjective:
-        """The network and its losses, ready to be fitted to ``noisy`` ``(1, C, H, W)``; odd sides grow by one pixel."""
+        """The network and its losses, ready to be fitted to ``noisy`` ``(1, C, H, W)``;
+        odd sides grow by one pixel."""
         height, width = noisy.shape[-2:]
         even = F.pad(noisy, (0, width % 2, 0, height % 2), mode="replicate")
         even = even.contiguous(memory_format=torch.channels_last)
@@ -113,7 +115,8 @@ class ZSN2N(Method):
         return _PairObjective(network, even, circumstances.precision)
 
     def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
-        """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1]; odd sides are mirrored by one pixel and cropped back."""
+        """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1];
+        odd sides are mirrored by one pixel and cropped back."""
         height, width = noisy.shape[-2:]
         objective = self.objective(noisy, circumstances)
         answer = lambda: objective.clean(objective.noisy)[..., :height, :width].clamp(0, 1)  # noqa: E731

@@ -14,9 +14,9 @@ from b2g.errors import B2GError
 class DnCNN(nn.Module):
     """``forward(picture)``: ``(B, C, H, W)`` of any size to the same shape by ``depth`` 3x3 convolutions.
 
-    Zero padding; ReLU between them; ``norm`` adds batch normalisation behind the inner ones, ``bias`` an offset
-    to each. ``residual``: the chain predicts the noise, and the answer is the picture less that; else it is the
-    answer. Eight layers of 64 channels with ``norm``, without ``bias``: 223 104 weights in gray.
+    Zero padding; ReLU between them; ``norm`` adds batch normalisation behind the inner ones, ``bias`` an
+    offset to each. ``residual``: the chain predicts the noise, and the answer is the picture less that; else
+    it is the answer. Eight layers of 64 channels with ``norm``, without ``bias``: 223 104 weights in gray.
 
     ``layers`` is the chain alone. Without ``norm`` its convolutions are the entries 0, 2, 4, ..., as in
     KAIR's files, whose names begin with ``model`` in place of ``layers``; these need ``residual`` and

@@ -121,7 +121,8 @@ class Skip(nn.Module):
         return torch.sigmoid(self.head(answer).float())[..., :height, :width]
 
 
-# Where the published file keeps the parts of a level: places in nested sequences, the lower levels within the upper.
+# Where the published file keeps the parts of a level: places in nested sequences,
+# the lower levels within the upper.
 _PLACES = {
     "skip.convolution": "1.0.1.1", "skip.norm": "1.0.2", "down.convolution": "1.1.1.1", "down.norm": "1.1.2",
     "deep.convolution": "1.1.4.1", "deep.norm": "1.1.5", "join": "2", "merge.convolution": "3.1", "merge.norm": "4",

@@ -3,11 +3,11 @@
 Five halvings with one 3x3 convolution each, concatenated skips (the last is the picture itself), two 3x3
 convolutions a level up, three 1x1 convolutions at the end, LeakyReLU, a linear answer, no normalisation.
 
-Blind2Unblind (Wang, Liu, Li and Han, CVPR 2022, doi 10.1109/CVPR52688.2022.00207): nearest upsampling, slope 0.1,
-1 102 371 weights in colour. Neighbor2Neighbor (Huang, Li, Jia, Lu and Liu, CVPR 2021,
-doi 10.1109/CVPR46437.2021.01454): transposed convolutions, slope 0.2, initial weights a tenth of Kaiming's. Read here
-as one 2x2 convolution of stride 2 a level that keeps the number of channels, without a slope of its own: that makes
-1 259 475 weights, the 1.26 million that are stated.
+Blind2Unblind (Wang, Liu, Li and Han, CVPR 2022, doi 10.1109/CVPR52688.2022.00207): nearest upsampling, slope
+0.1, 1 102 371 weights in colour. Neighbor2Neighbor (Huang, Li, Jia, Lu and Liu, CVPR 2021,
+doi 10.1109/CVPR46437.2021.01454): transposed convolutions, slope 0.2, initial weights a tenth of Kaiming's.
+Read here as one 2x2 convolution of stride 2 a level that keeps the number of channels, without a slope of its
+own: that makes 1 259 475 weights, the 1.26 million that are stated.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ class _Level(nn.Module):
 class UNet(nn.Module):
     """``forward(picture)``: ``(B, C, H, W)`` of any size to the same shape; free range.
 
-    ``width`` channels down, twice as many up, ``depth`` halvings. ``up``: ``"nearest"`` or ``"transposed"``. ``gain``
-    scales the initial (Kaiming's normal) weights of all layers. Sides are mirrored to the next multiple of 2^depth.
+    ``width`` channels down, twice as many up, ``depth`` halvings. ``up``: ``"nearest"`` or ``"transposed"``.
+    ``gain`` scales the initial (Kaiming's normal) weights of all layers. Sides are mirrored to the next
+    multiple of 2^depth.
     """
 
     def __init__(
@@ -74,6 +75,9 @@ class UNet(nn.Module):
             nn.Conv2d(wide, wide, 1), nn.LeakyReLU(slope), nn.Conv2d(wide, wide, 1), nn.LeakyReLU(slope),
             nn.Conv2d(wide, channels, 1),
         )  # fmt: skip
+        self._draw_weights(slope, gain)
+
+    def _draw_weights(self, slope: float, gain: float) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(module.weight, slope)

@@ -1,7 +1,8 @@
-"""What the benchmarks stored in data/records/ (cost by size, achieved over floor, side by side), and what plans need.
+"""What the benchmarks stored in data/records/ (cost by size, achieved over floor, side by side),
+and what plans need.
 
-cost.csv is written by ``benchmarks/memory.py``, floor.csv by ``benchmarks/floor.py --store``, side_by_side.csv by
-``benchmarks/side_by_side.py --store``; every row names its machine.
+cost.csv is written by ``benchmarks/memory.py``, floor.csv by ``benchmarks/floor.py --store``,
+side_by_side.csv by ``benchmarks/side_by_side.py --store``; every row names its machine.
 """
 
 import csv
@@ -23,10 +24,12 @@ LINEAR = (0.8, 1.2)  # an exponent in here counts as 1, as in the verdict on Eq.
 
 @dataclass(frozen=True)
 class Cost:
-    """A row of cost.csv: ``method`` on ``size`` x ``size`` pixels in colour, in tiles of side ``tile`` (0: whole).
+    """A row of cost.csv: ``method`` on ``size`` x ``size`` pixels in colour, in tiles of side ``tile`` (0:
+    whole).
 
-    ``whole_seconds`` are those of all ``all_steps`` steps, told from ``steps`` of them (0: the method has none), of the
-    processor on a CPU, of the clock on a GPU. Memory in MB of 2^20 bytes: before the run, at its peak, and on the GPU.
+    ``whole_seconds`` are those of all ``all_steps`` steps, told from ``steps`` of them (0: the method has
+    none), of the processor on a CPU, of the clock on a GPU. Memory in MB of 2^20 bytes: before the run, at
+    its peak, and on the GPU.
     """
 
     method: str
@@ -56,7 +59,8 @@ class Cost:
 
 @dataclass(frozen=True)
 class Floor:
-    """A row of floor.csv: an optimiser step against the machine's ceilings, as written and fused (:mod:`b2g.floor`)."""
+    """A row of floor.csv: an optimiser step against the machine's ceilings,
+    as written and fused (:mod:`b2g.floor`)."""
 
     profile: str
     size: int
@@ -85,7 +89,8 @@ class Floor:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """A row of side_by_side.csv: seconds a picture fitted ``alone``, and ``together`` with the others of a stack."""
+    """A row of side_by_side.csv: seconds a picture fitted ``alone``,
+    and ``together`` with the others of a stack."""
 
     method: str
     profile: str
@@ -176,7 +181,8 @@ def exponent(rows):
 
 @dataclass(frozen=True)
 class Left:
-    """What a plan still needs: its runs, those without a record, their seconds, and how many have no known cost."""
+    """What a plan still needs: its runs, those without a record, their seconds,
+    and how many have no known cost."""
 
     name: str
     title: str
@@ -187,7 +193,8 @@ class Left:
 
 
 def left(records, names=None, device="cpu"):
-    """`Left` of the plans called ``names`` (all that there are), priced by the runs on ``device`` in ``records``."""
+    """`Left` of the plans called ``names`` (all that there are),
+    priced by the runs on ``device`` in ``records``."""
     costs, finished = Costs(records, device), {record.id for record in records}
     found = []
     for name in names or plan_names():

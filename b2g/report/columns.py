@@ -12,7 +12,8 @@ class Column:
     ``paper`` is its name in the paper's tables, None beyond the paper; ``method`` and ``profile`` say how it
     is configured here, None where the package has it not. ``sigma``: ``"given"`` tells the method the true
     level where the noise is Gaussian (elsewhere it estimates one), ``"estimated"`` is the column beside it.
-    Where the noise is Poisson's, a method that works from the noise level is told so, and counts the photons itself.
+    Where the noise is Poisson's, a method that works from the noise level is told so,
+    and counts the photons itself.
     """
 
     title: str
@@ -32,7 +33,8 @@ class Column:
         return METHODS[self.method].profile(self.profile, **told)
 
     def told(self, noise):
-        """The settings that this noise adds to the profile's, as a plan writes them (``"given"``: the level)."""
+        """The settings that this noise adds to the profile's, as a plan writes them (``"given"``:
+        the level)."""
         if self.sigma == "given" and noise == "gaussian":
             return {"sigma": "given"}
         plain = METHODS[self.method].profile(self.profile)
@@ -55,7 +57,8 @@ BEYOND = (
     Column("masked", None, "b2g", "masked", note="the network without dual mask and gradient term"),
     Column("fast", None, "b2g", "fast", note="a network that mends NL-Ridge's answer, fitted to recorruptions"),
     Column("best", None, "b2g", "best", note="the same from LIChI's answer, wider and longer"),
-    Column("consensus", None, "consensus", "fast", note="the weighted mean of the fast network and a patch-based denoiser"),
+    Column("consensus", None, "consensus", "fast",
+           note="the weighted mean of the fast network and a patch-based denoiser"),
     Column("consensus, best", None, "consensus", "best", note="the same, with LIChI at the numbers of its paper"),
     Column("LIChI", None, "lichi", "opponent", note="in opponent colours, sigma estimated from the picture"),
     Column("NL-Ridge", None, "nl_ridge", "opponent", note="in opponent colours, sigma estimated from the picture"),

@@ -6,7 +6,8 @@ from b2g.errors import B2GError
 from b2g.report import figures
 
 # Inline handlers rather than a script: they find their own comparator, so several live on one page, and
-# they work wherever HTML is inserted, before or after the page has loaded. Without them it stays half and half.
+# they work wherever HTML is inserted, before or after the page has loaded.
+# Without them it stays half and half.
 ROOT = "this.closest('.b2g-compare')"
 CHOOSE = (f"var f={ROOT},s=f.querySelectorAll('select:not(.b2g-zoom)');f.querySelectorAll('img').forEach(function(m,i)"
           "{m.classList.toggle('b2g-left',i==s[0].value);m.classList.toggle('b2g-right',i==s[1].value)})")

@@ -127,8 +127,8 @@ _PAIRS = (("as written", "as repaired"), ("as written", "ablated"), ("as repaire
 def ambiguity_rows(runs, ambiguities=AMBIGUITIES):
     """Rows for :func:`b2g.report.markup.table` under `HEADER`: one for each ambiguity and profile with pairs.
 
-    A difference is the mean over pictures in dB, with its range and their number. An ambiguity without any pair
-    has one row that says so.
+    A difference is the mean over pictures in dB, with its range and their number. An ambiguity without any
+    pair has one row that says so.
     """
     rows = []
     for ambiguity in ambiguities:

@@ -1,7 +1,8 @@
-"""Answers gathered by the noisy picture they began from: the scores of all, and the pictures of those that were kept.
+"""Answers gathered by the noisy picture they began from: the scores of all,
+and the pictures of those that were kept.
 
-For the pages that look at pictures. A method is called by its record's label ("b2g/fast", "bm3d+sigma=given").
-Records are read and pictures measured; nothing is run.
+For the pages that look at pictures. A method is called by its record's label ("b2g/fast",
+"bm3d+sigma=given"). Records are read and pictures measured; nothing is run.
 """
 
 import html
@@ -20,7 +21,8 @@ from b2g.runs.cost import Costs, spoken
 from b2g.runs.plan import read_plan
 from b2g.runs.record import label
 
-NAMES = {"bm3d+sigma=given": "BM3D, σ given", "bm3d": "BM3D, σ estimated", "zs_n2n": "ZS-N2N", "self2self/official": "Self2Self",
+NAMES = {"bm3d+sigma=given": "BM3D, σ given", "bm3d": "BM3D, σ estimated", "zs_n2n": "ZS-N2N",
+         "self2self/official": "Self2Self",
          "b2g/masked": "B2G masked", "b2g/fast": "B2G fast", "lichi": "LIChI",
          "consensus/fast": "Consensus",
          "b2g/faithful": "B2G faithful", "b2g/best": "B2G best", "b2g/paper": "B2G paper"}
@@ -102,8 +104,8 @@ def available(rows, **conditions) -> list[str]:
 def answered(rows, labels, **conditions) -> dict:
     """key -> {label: record} of the noisy pictures that every one of ``labels`` answered, sorted by key.
 
-    ``conditions`` are attributes of the records: ``noise="gaussian", crop=128``. Unless ``watch`` is among them,
-    a run that was watched stands in where the plain one is missing.
+    ``conditions`` are attributes of the records: ``noise="gaussian", crop=128``. Unless ``watch`` is among
+    them, a run that was watched stands in where the plain one is missing.
     """
     found = {}
     for record in sorted(rows, key=lambda record: record.watch):
@@ -118,7 +120,8 @@ def _meets(record, conditions) -> bool:
 
 
 def scenes(rows, labels, **conditions) -> list[Scene]:
-    """The noisy pictures that all ``labels`` answered and whose pictures are in the gallery; see `answered`."""
+    """The noisy pictures that all ``labels`` answered and whose pictures are in the gallery;
+    see `answered`."""
     found = []
     kept = [record for record in rows if record.kept]
     for records in answered(kept, labels, **conditions).values():
@@ -132,7 +135,8 @@ def scenes(rows, labels, **conditions) -> list[Scene]:
 
 
 def worst_part(scene: Scene, label: str, rival: str, side: int = 32, within=None) -> tuple[int, int, float]:
-    """The square where ``label`` loses most to ``rival``: left, top, and the difference of mean squared errors.
+    """The square where ``label`` loses most to ``rival``: left, top,
+    and the difference of mean squared errors.
 
     Squares stand half their side apart; a negative difference says that it loses nowhere. Of pixels outside
     ``within``, boolean ``(H, W)``, the errors do not count.
@@ -150,13 +154,15 @@ def worst_part(scene: Scene, label: str, rival: str, side: int = 32, within=None
 
 
 def areas(clean) -> dict:
-    """The sets of `b2g.measures.regions` by name, boolean ``(H, W)``, and ``other``: together every pixel once."""
+    """The sets of `b2g.measures.regions` by name, boolean ``(H, W)``, and ``other``:
+    together every pixel once."""
     found = dict(vars(measures.regions(clean)))
     return found | {"other": ~np.logical_or.reduce(list(found.values()))}
 
 
 def excess(scene: Scene, label: str, rival: str) -> dict:
-    """Where the mean squared error of ``label`` above that of ``rival`` comes from; negative where it is below.
+    """Where the mean squared error of ``label`` above that of ``rival`` comes from;
+    negative where it is below.
 
     The sets of `areas` sum to ``all``; so do ``gray`` (the channels' mean) and ``colour`` (the rest).
     """

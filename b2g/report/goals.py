@@ -18,7 +18,8 @@ HEADER = ("target", "wanted", "measured", "outcome")
 
 @dataclass(frozen=True)
 class Goal:
-    """A target: ``found`` maps machines to values, of which each must be at most (or at ``least``) ``limit``."""
+    """A target: ``found`` maps machines to values, of which each must be at most (or at
+    ``least``) ``limit``."""
 
     words: str
     wanted: str
@@ -79,7 +80,8 @@ def _per_machine(rows, value, choose):
 
 
 def whole_set(records, name, profile, dataset="set9", level=25.0, card="H100"):
-    """{machine: seconds of all whole pictures of the set}, where all were run; repeats of a picture count once."""
+    """{machine: seconds of all whole pictures of the set}, where all were run;
+    repeats of a picture count once."""
     wanted, method = set(pictures(dataset)), METHODS[name].profile(profile)
     spent = defaultdict(lambda: defaultdict(list))
     for record in records:

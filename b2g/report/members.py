@@ -1,10 +1,11 @@
-"""What any weight of the consensus would have given, from three records a picture, and what held pixels chose.
+"""What any weight of the consensus would have given, from three records a picture,
+and what held pixels chose.
 
 The mean square error of w f + (1 - w) g is F w^2 + G (1 - w)^2 + 2 X w (1 - w), where F and G are the
-members' own and X is the mean product of their errors. The records of f, g and of their mean at one weight give
-F, G and X, so the error at every weight follows, but for what clipping to [0, 1] adds. Choosing the weight by
-it takes the clean picture: it bounds from above what an estimated weight can gain. A fourth record, of the
-consensus whose weight held pixels told, says what an estimate does gain.
+members' own and X is the mean product of their errors. The records of f, g and of their mean at one weight
+give F, G and X, so the error at every weight follows, but for what clipping to [0, 1] adds. Choosing the
+weight by it takes the clean picture: it bounds from above what an estimated weight can gain. A fourth record,
+of the consensus whose weight held pixels told, says what an estimate does gain.
 """
 
 from dataclasses import dataclass
@@ -76,7 +77,8 @@ class Mixture:
 
 
 def mixtures(records, profile="halves", weighed="fast"):
-    """Every `Mixture` of consensus in a profile of fixed weight with one network, Gaussian noise, sorted by picture.
+    """Every `Mixture` of consensus in a profile of fixed weight with one network, Gaussian noise,
+    sorted by picture.
 
     ``weighed`` is the profile with the same members whose weight held pixels tell.
     """

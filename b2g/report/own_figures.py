@@ -51,7 +51,8 @@ class OwnFigure:
 
 @dataclass(frozen=True)
 class Compared:
-    """A figure beside ours, the mean of ``n`` of ``total`` pictures; ``mark`` (one of MARKS) and ``words``."""
+    """A figure beside ours, the mean of ``n`` of ``total`` pictures;
+    ``mark`` (one of MARKS) and ``words``."""
 
     figure: OwnFigure
     ours: float | None

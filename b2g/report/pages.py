@@ -110,7 +110,8 @@ _WORDS = {True: ("holds", "#1a7f37"), False: ("does not hold", "#b42318"), None:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A statement that a cell has just checked, and what came out: True, False, None or a key of ``_WORDS``."""
+    """A statement that a cell has just checked, and what came out: True, False,
+    None or a key of ``_WORDS``."""
 
     label: str
     holds: bool | str | None

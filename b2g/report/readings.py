@@ -1,7 +1,9 @@
-"""The readings that claims are judged by, and the pictures of a data set: what tables, ablations and verdicts share.
+"""The readings that claims are judged by, and the pictures of a data set: what tables,
+ablations and verdicts share.
 
-``faithful`` and ``paper`` decide. ``letter`` is the paper's reading at a schedule that trains in a few hundred
-steps: it is shown beside them and decides nothing. No other profile has a name here, so none can enter.
+``faithful`` and ``paper`` decide. ``letter`` is the paper's reading at a schedule that trains in a few
+hundred steps: it is shown beside them and decides nothing. No other profile has a name here, so none can
+enter.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ READINGS = {"faithful": ("faithful", {}), "paper": ("paper", {}), "letter": ("pa
 
 
 def configured(reading: str, changes: dict | None = None, steps: int | None = None) -> Method:
-    """B2G in a reading, with the settings that a claim varies; ``steps`` shortens the faithful reading alone."""
+    """B2G in a reading, with the settings that a claim varies;
+    ``steps`` shortens the faithful reading alone."""
     if reading not in READINGS:
         raise B2GError(f"there is no reading {reading!r}: claims are judged on {', '.join(READINGS)}.")
     changes = dict(changes or {})
@@ -34,7 +37,8 @@ def configured(reading: str, changes: dict | None = None, steps: int | None = No
 
 
 def rival(reading: str, changes: dict, steps: int | None, level: float) -> Method | None:
-    """The other side: another method ({"method": "bm3d", "sigma": "given"}), or the reading with other settings.
+    """The other side: another method ({"method": "bm3d", "sigma": "given"}),
+    or the reading with other settings.
 
     None where the package has no such method.
     """

@@ -44,7 +44,8 @@ def clean(record):
 
 
 def noisy(record):
-    """The noisy picture of a record's kept part, in [0, 1] where it was kept, else drawn again and not clipped.
+    """The noisy picture of a record's kept part, in [0, 1] where it was kept,
+    else drawn again and not clipped.
 
     It was kept for real noise and where a part was cut out, since the noise is that of the whole.
     """

@@ -27,7 +27,8 @@ NOTE = ("Seconds passed on the clock; CPU seconds in all threads of the process.
 
 @dataclass(frozen=True)
 class Timed:
-    """A stored run, and what was logged along it: ``entries`` with ``step``, ``seconds`` and ``psnr``, perhaps none.
+    """A stored run, and what was logged along it: ``entries`` with ``step``, ``seconds`` and ``psnr``,
+    perhaps none.
 
     The curve is that of one fit's running answer. Where the answer is made of several, as in a consensus, the
     history is not that of the answer, and there is no curve.
@@ -45,8 +46,8 @@ class Timed:
     def curve(self):
         """Seconds and PSNR in dB along the fit, two float64 arrays; empty where it has no such history.
 
-        A history counts from the first step. What a method does before and after its fit is counted before it here,
-        so that the curve ends when the method does and no answer stands too early.
+        A history counts from the first step. What a method does before and after its fit is counted before it
+        here, so that the curve ends when the method does and no answer stands too early.
         """
         own = "members" not in self.record.settings
         pairs = [(entry["seconds"], entry["psnr"]) for entry in self.entries if own and "psnr" in entry]
@@ -54,7 +55,8 @@ class Timed:
         return times + (self.record.seconds - times[-1] if len(times) else 0), values
 
     def reached(self, seconds):
-        """PSNR in dB by then: of the last logged answer, from the end on of the final one; None before the first."""
+        """PSNR in dB by then: of the last logged answer, from the end on of the final one;
+        None before the first."""
         if seconds >= self.record.seconds:
             return self.record.psnr
         times, values = self.curve
@@ -63,7 +65,8 @@ class Timed:
 
     @property
     def published(self):
-        """(profile, steps) of the profile that this run is but for fewer steps; None where it is run to its end."""
+        """(profile, steps) of the profile that this run is but for fewer steps;
+        None where it is run to its end."""
         run = configured(self.record)
         for name in run.profiles if is_fit(self.record) else ():
             whole = run.profile(name)
@@ -73,9 +76,11 @@ class Timed:
 
     @property
     def extrapolated(self):
-        """Seconds at the full length of `published`: those of this run and, at its pace, those of the steps not taken.
+        """Seconds at the full length of `published`: those of this run and, at its pace,
+        those of the steps not taken.
 
-        The pace is the history's, from its first entry to its last; without two entries, that of the whole run.
+        The pace is the history's, from its first entry to its last; without two entries,
+        that of the whole run.
         """
         if self.published is None:
             return None
@@ -199,14 +204,16 @@ def _or_dash(value, form):
 
 
 def equal_times(race, per_decade=2):
-    """Multiples of the reference's time at which methods are compared, from the quickest run's to the slowest's."""
+    """Multiples of the reference's time at which methods are compared,
+    from the quickest run's to the slowest's."""
     ends = [race.ratio(timed.record.seconds) for timed in race.runs]
     low, high = (round(per_decade * np.log10(end)) for end in (min(ends), max(ends)))
     return [float(10 ** (k / per_decade)) for k in range(low, high + 1)]
 
 
 def equal_time_rows(race, times):
-    """PSNR of each run at ``times`` (multiples of the reference's), as text; a dash before its first answer."""
+    """PSNR of each run at ``times`` (multiples of the reference's), as text;
+    a dash before its first answer."""
     seconds = [time * race.reference.record.seconds for time in times]
     return [(timed.title, *(_or_dash(timed.reached(second), ".2f") for second in seconds)) for timed in race.runs]
 
@@ -225,7 +232,8 @@ def looks(races):
 
 
 def draw(axes, race, look=None):
-    """The race on Matplotlib axes: PSNR by seconds (logarithmic; above, their ratio), curves of fits, final answers."""
+    """The race on Matplotlib axes: PSNR by seconds (logarithmic; above, their ratio), curves of fits,
+    final answers."""
     look = look or looks([race])
     for timed in race.runs:
         colour, mark = look[timed.title]

@@ -1,5 +1,5 @@
-"""Runs: what one is (`spec`), what it leaves (`record`), where that is kept (`store`), which are wanted (`plan`), and
-who carries them out (`work`, `engine`).
+"""Runs: what one is (`spec`), what it leaves (`record`), where that is kept (`store`), which are wanted
+(`plan`), and who carries them out (`work`, `engine`).
 
 A run is a pure function of its specification, so runs are independent, and a record is never made twice.
 """

@@ -39,9 +39,9 @@ def on_ray(
 
     ``gpus`` is the share of a GPU that a run takes: 0.25 lets four runs share one. By default 1 where the
     cluster has GPUs, else 0, the CPU. A run whose worker or node is lost is tried again ``RETRIES`` times,
-    then recorded as killed. The environment's RAY_ADDRESS stands for ``address``; in a program that has called
-    ``ray.init`` its cluster is used and left as it is. ``work`` is what a worker calls, with the arguments of
-    :func:`b2g.runs.work.carry_out`.
+    then recorded as killed. The environment's RAY_ADDRESS stands for ``address``; in a program that has
+    called ``ray.init`` its cluster is used and left as it is. ``work`` is what a worker calls, with the
+    arguments of :func:`b2g.runs.work.carry_out`.
 
     Raises
     ------

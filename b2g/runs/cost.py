@@ -29,15 +29,17 @@ def kind(settings: dict) -> str:
 
 
 def steps(settings: dict) -> int:
-    """The optimiser steps that the cost grows with; 1 of a method that fits nothing, whatever it calls its steps."""
+    """The optimiser steps that the cost grows with; 1 of a method that fits nothing,
+    whatever it calls its steps."""
     return settings["steps"] if hasattr(METHODS.get(settings["method"]), "objective") else 1
 
 
 class Costs:
-    """CPU (or GPU) seconds of runs, learned from ``records``: linear in steps, and in pixels a power of its own.
+    """CPU (or GPU) seconds of runs, learned from ``records``: linear in steps,
+    and in pixels a power of its own.
 
-    The power is that between the two sizes nearest to the one that is asked for, from 0 (a method whose steps look
-    at windows of one size) to 1, which Eq. 3.15 says; 1 where runs of one size are all there is.
+    The power is that between the two sizes nearest to the one that is asked for, from 0 (a method whose steps
+    look at windows of one size) to 1, which Eq. 3.15 says; 1 where runs of one size are all there is.
     """
 
     def __init__(self, records: Iterable[Record], device: str = "cpu"):
@@ -68,7 +70,8 @@ class Costs:
 
 
 def _power(seconds: dict[int, float], sizes: list[int]) -> float:
-    """How the seconds grow with the pixels between two sizes; 1 of sizes so near that the answer would be chance."""
+    """How the seconds grow with the pixels between two sizes;
+    1 of sizes so near that the answer would be chance."""
     if len(sizes) < 2 or max(sizes) < 2 * min(sizes):
         return 1.0
     first, second = sizes

@@ -1,7 +1,7 @@
 """Sweeps: carry out what a plan wants and has no record of yet. The driver alone writes the store.
 
-Two engines have one shape, a generator of outcomes: :func:`processes` (a process per device) here, and a Ray cluster
-in :mod:`b2g.runs.cluster`.
+Two engines have one shape, a generator of outcomes: :func:`processes` (a process per device) here, and a Ray
+cluster in :mod:`b2g.runs.cluster`.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ def sweep(
 ) -> Swept:
     """Carry out the runs of ``plan`` that ``store`` lacks, keeping each as it ends.
 
-    ``engine`` (:func:`processes` on the best device if None) turns tasks into outcomes in any order. Kept pictures go to
-    the folder ``gallery``. ``retry`` repeats runs that failed. A kill at any moment loses the runs in flight; calling
-    again goes on.
+    ``engine`` (:func:`processes` on the best device if None) turns tasks into outcomes in any order. Kept
+    pictures go to the folder ``gallery``. ``retry`` repeats runs that failed. A kill at any moment loses the
+    runs in flight; calling again goes on.
     """
     missing = plan.missing(store.finished(retry))
     done = bad = 0
@@ -85,8 +85,8 @@ def devices(wanted: str = "auto", jobs: int = 1) -> list[str]:
 def processes(slots: list[str] | None = None, precision: str = "auto", timeout: float | None = None) -> Engine:
     """An engine with one worker process for each device named in ``slots``.
 
-    A worker that dies (killed, crashed, out of memory) costs its own run, which becomes a record with the reason; the
-    next run gets a new worker. ``timeout`` in seconds ends a run that takes longer.
+    A worker that dies (killed, crashed, out of memory) costs its own run, which becomes a record with the
+    reason; the next run gets a new worker. ``timeout`` in seconds ends a run that takes longer.
     """
     slots = slots or devices()
     return lambda tasks: _in_processes(deque(tasks), slots, precision, timeout)
@@ -98,7 +98,8 @@ def _in_processes(waiting: deque, slots: list[str], precision: str, timeout: flo
     slots = slots[: max(1, len(waiting))]
     on_cpu = max(1, sum(slot == "cpu" for slot in slots))
     threads = max(1, (os.cpu_count() or 1) // on_cpu)
-    # "spawn", since a forked process cannot use CUDA. One pool a slot, so that each worker keeps to its device.
+    # "spawn", since a forked process cannot use CUDA. One pool a slot,
+    # so that each worker keeps to its device.
     spawn = multiprocessing.get_context("spawn")
     pools = [ProcessPool(max_workers=1, context=spawn, initializer=_end_with, initargs=[os.getpid()]) for _ in slots]
     running: dict = {}
@@ -126,7 +127,8 @@ def _in_processes(waiting: deque, slots: list[str], precision: str, timeout: flo
 
 
 def _end_with(driver: int) -> None:
-    """End this worker when its driver is gone: a killed sweep must not go on computing what nobody will keep."""
+    """End this worker when its driver is gone: a killed sweep must not go on computing
+    what nobody will keep."""
 
     def watch() -> None:
         while os.getppid() == driver:

@@ -34,8 +34,8 @@ from b2g.released import release_name, released
 from b2g.runs.spec import Run, specify
 from b2g.trained import Trained
 
-_FIELDS = {"pictures", "crop", "take", "noise", "levels", "repeats", "protocol", "watch", "keep", "released", "methods",
-           "grid"}  # fmt: skip
+_FIELDS = {"pictures", "crop", "take", "noise", "levels", "repeats", "protocol", "watch", "keep", "released",
+           "methods", "grid"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ def read_plan(name: str | Path) -> Plan:
 
 
 def make_plan(title: str, blocks: list[dict]) -> Plan:
-    """A plan from blocks as the YAML file has them; a run that two blocks want stands where it is first wanted."""
+    """A plan from blocks as the YAML file has them; a run that two blocks want stands
+    where it is first wanted."""
     tasks: dict[str, Task] = {}
     for block in blocks:
         for task in _block_tasks(block):
@@ -103,7 +104,8 @@ def _block_tasks(block: dict):
     protocol = block.get("protocol", "as given" if noise == "real" else "unclipped")
     keep = block.get("keep", False)
     methods = {level: _methods(block, level) for level in levels}
-    # Pictures outermost: a sweep that is stopped has whole rows on fewer pictures, so its means can be compared.
+    # Pictures outermost: a sweep that is stopped has whole rows on fewer pictures,
+    # so its means can be compared.
     for picture, level in product(_pictures(block), levels):
         for method, repeat in product(methods[level], block.get("repeats", [0])):
             run = specify(picture, method, noise, level, repeat, protocol, block.get("watch") or "")

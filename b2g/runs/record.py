@@ -17,11 +17,12 @@ STATES = ("done", "diverged", "out of memory", "killed", "refused", "failed")
 class Record:
     """A run's specification, its scores, and its circumstances; ``None`` where a value is not known.
 
-    ``psnr`` is of the answer clipped to [0, 1] and not rounded, ``psnr_8bit`` of the answer rounded to 8 bits,
-    ``psnr_noisy`` of the noisy picture as it is. ``ssim_2d``, ``ssim_matlab_volume``: see :func:`b2g.metrics.ssim`.
-    ``kept`` is the part of the answer that lies in data/gallery (left, top, width, height), ``psnr_kept`` that part's
-    PSNR after rounding. ``seconds`` passed on the clock, ``cpu_seconds`` in all threads of the process. ``settings``
-    holds every setting of the method, with ``method`` and ``revision``.
+    ``psnr`` is of the answer clipped to [0, 1] and not rounded, ``psnr_8bit`` of the answer rounded to 8
+    bits, ``psnr_noisy`` of the noisy picture as it is. ``ssim_2d``, ``ssim_matlab_volume``: see
+    :func:`b2g.metrics.ssim`. ``kept`` is the part of the answer that lies in data/gallery (left, top, width,
+    height), ``psnr_kept`` that part's PSNR after rounding. ``seconds`` passed on the clock, ``cpu_seconds``
+    in all threads of the process. ``settings`` holds every setting of the method, with ``method`` and
+    ``revision``.
     """
 
     id: str
@@ -138,7 +139,9 @@ def _plain(value):
 
 
 def _short(value) -> str:
-    return format(value, "g") if isinstance(value, float) else ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, float):
+        return format(value, "g")
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _optional(text: str) -> float | None:

@@ -23,11 +23,12 @@ WATCHES = ("", "psnr", "training")
 class Run:
     """One picture, one draw of noise, one configured method.
 
-    ``picture`` is a name of :mod:`b2g.datasets`, with its crop; ``digest`` belongs to its file. ``noise`` and ``level``
-    as in :func:`b2g.noise.add_noise` (``"real"``: the data set's own noisy picture, level 0). ``repeat`` counts the
-    draws of noise and of weights. ``protocol`` says whether the noisy picture is clipped to [0, 1] before it is
-    denoised. ``method`` is the canonical JSON of name, revision and every setting. ``watch`` says what is
-    measured along the fit: nothing, the PSNR, or all of :mod:`b2g.runs.watch`.
+    ``picture`` is a name of :mod:`b2g.datasets`, with its crop; ``digest`` belongs to its file. ``noise`` and
+    ``level`` as in :func:`b2g.noise.add_noise` (``"real"``: the data set's own noisy picture, level 0).
+    ``repeat`` counts the draws of noise and of weights. ``protocol`` says whether the noisy picture is
+    clipped to [0, 1] before it is denoised. ``method`` is the canonical JSON of name, revision and every
+    setting. ``watch`` says what is measured along the fit: nothing, the PSNR, or all of
+    :mod:`b2g.runs.watch`.
 
     Device, precision, commit and time are circumstances: recorded, but not part of a run.
     """
@@ -48,7 +49,8 @@ class Run:
         return hashlib.sha256(canonical_json(spec).encode()).hexdigest()[:16]
 
     def configured(self) -> Method:
-        """The method that this run asks for; refused if this package has it no longer, or in another revision."""
+        """The method that this run asks for; refused if this package has it no longer,
+        or in another revision."""
         settings = json.loads(self.method)
         name, revision = settings.pop("method"), settings.pop("revision")
         settings.pop("members", None)  # what a method is made of follows from its own settings

@@ -1,7 +1,7 @@
 """Where records are kept: SQLite while a sweep works, sorted CSV in data/records/ for keeping.
 
-A record is committed before the next run begins, so a kill loses the runs in flight and nothing else. The CSV files are
-written whole or not at all.
+A record is committed before the next run begins, so a kill loses the runs in flight and nothing else. The CSV
+files are written whole or not at all.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ CREATE TABLE IF NOT EXISTS histories (id TEXT PRIMARY KEY, entries TEXT NOT NULL
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge did: records that were new, that took the place of a worse one, that were known already."""
+    """What a merge did: records that were new, that took the place of a worse one,
+    that were known already."""
 
     new: int = 0
     better: int = 0
@@ -52,7 +53,8 @@ class Store:
         self.merge([outcome.record], {outcome.record.id: outcome.history} if outcome.history else {})
 
     def merge(self, records, histories: dict[str, list[dict]] = {}) -> Merged:  # noqa: B006 (never changed)
-        """Take in records by identity. Of two for one run the better stays (:func:`better`), whichever came first."""
+        """Take in records by identity. Of two for one run the better stays (:func:`better`),
+        whichever came first."""
         count = {"new": 0, "better": 0, "known": 0}
         self._base.execute("BEGIN IMMEDIATE")
         try:
@@ -123,7 +125,8 @@ def write_folder(folder: str | Path, records, histories: dict[str, list[dict]]) 
 
 
 def read_any(source: str | Path) -> tuple[list[Record], dict[str, list[dict]]]:
-    """Records and histories from a folder, from one runs.csv (with its histories.csv beside it) or from a store."""
+    """Records and histories from a folder, from one runs.csv (with its histories.csv
+    beside it) or from a store."""
     path = Path(source)
     if path.is_dir():
         if not (path / "runs.csv").is_file():

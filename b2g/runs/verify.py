@@ -32,9 +32,9 @@ class Finding:
 def verify(records: Iterable[Record], gallery: str | Path) -> Iterator[Finding]:
     """Check every record against the manifest and its kept picture; yields what is wrong.
 
-    A record's id is checked on reading (:meth:`Record.read`). Here: the digest is the one listed today; a kept picture
-    is there, names its run, and has the stored PSNR against the clean picture. Pictures that no record names
-    are reported as well.
+    A record's id is checked on reading (:meth:`Record.read`). Here: the digest is the one listed today; a
+    kept picture is there, names its run, and has the stored PSNR against the clean picture. Pictures that no
+    record names are reported as well.
     """
     gallery, named = Path(gallery), set()
     for record in records:

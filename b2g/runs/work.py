@@ -28,15 +28,19 @@ LONGEST_HISTORY = 26  # entries of a kept history
 
 @dataclass(frozen=True)
 class Outcome:
-    """A record, the history along the fit if it was watched, and pictures for the gallery, PNG bytes by name."""
+    """A record, the history along the fit if it was watched, and pictures for the gallery,
+    PNG bytes by name."""
 
     record: Record
     history: list[dict] = field(default_factory=list)
     pictures: dict[str, bytes] = field(default_factory=dict)
 
 
-def carry_out(run: Run, keep: bool = False, device: str = "auto", precision: str = "auto", threads: int = 0) -> Outcome:
-    """Denoise, score and describe; whatever goes wrong becomes a record with its reason, never an exception."""
+def carry_out(
+    run: Run, keep: bool = False, device: str = "auto", precision: str = "auto", threads: int = 0
+) -> Outcome:
+    """Denoise, score and describe; whatever goes wrong becomes a record with its reason,
+    never an exception."""
     if threads:
         torch.set_num_threads(threads)
     try:
@@ -81,7 +85,8 @@ def _watching(run: Run, clean, noisy) -> dict:
         return {"clean": clean} if run.watch else {}
     from b2g.runs.watch import training
 
-    return {"clean": clean, "watch": training(clean, noisy, seed=run.repeat), "log_every": 1 + _steps(run) // LONGEST_HISTORY}
+    watch = training(clean, noisy, seed=run.repeat)
+    return {"clean": clean, "watch": watch, "log_every": 1 + _steps(run) // LONGEST_HISTORY}
 
 
 def _steps(run: Run) -> int:
@@ -97,7 +102,8 @@ def _thinned(history: list[dict]) -> list[dict]:
 
 
 def scores(clean, noisy, estimate) -> dict:
-    """Every score of an answer, under every convention of :mod:`b2g.metrics`; LPIPS where its weights can be had."""
+    """Every score of an answer, under every convention of :mod:`b2g.metrics`;
+    LPIPS where its weights can be had."""
     found = {
         "psnr_noisy": round(b2g.psnr(clean, noisy, clip=False), 4),
         "psnr": round(b2g.psnr(clean, estimate), 4),
@@ -192,5 +198,6 @@ def _commit() -> str:
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return ""
-    ask = lambda *words: subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True).stdout  # noqa: E731
+    git, how = ["git", "-C", str(root)], {"capture_output": True, "text": True}
+    ask = lambda *words: subprocess.run([*git, *words], **how).stdout  # noqa: E731
     return ask("rev-parse", "--short", "HEAD").strip() + ("+" if ask("status", "--porcelain", "b2g").strip() else "")

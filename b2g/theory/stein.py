@@ -77,8 +77,8 @@ def stein(draws: Draws, denoiser: Denoiser, sigma: float, divergence: Tensor) ->
     .. math:: E\langle n, \nabla f(y) \rangle_\Omega = \sigma^2 E \sum_{i\ masked}
               \partial (\nabla f(y))_i / \partial y_i
 
-    ``divergence`` comes from :func:`masked_divergence` or :func:`exact_divergence`; ``sigma`` is on 0..255. The
-    left side is taken with f(y) - f(x) for f(y): f(x) is a constant, so the mean stays while most of the
+    ``divergence`` comes from :func:`masked_divergence` or :func:`exact_divergence`; ``sigma`` is on 0..255.
+    The left side is taken with f(y) - f(x) for f(y): f(x) is a constant, so the mean stays while most of the
     spread goes. Source: C. Stein, Annals of Statistics 9(6), 1981, Lemma 2.
     """
     with torch.no_grad():

@@ -14,7 +14,8 @@ PHOTOGRAPHS = ("camera", "astronaut", "coffee", "chelsea")
 
 
 def signs(evidence: Evidence, share=0.01):
-    """d^c and d^g are never negative (the step from Eq. 3.6 to 3.7): less than ``share`` of the masked values are."""
+    """d^c and d^g are never negative (the step from Eq. 3.6 to 3.7):
+    less than ``share`` of the masked values are."""
     run, hidden = draws(), draws().mask < 0.5
     content = float((run.content[:, :, 0][hidden] < 0).double().mean())
     cases = [fact("d^c is not negative", content < share, f"{100 * content:.0f} % are")]
@@ -28,8 +29,9 @@ def signs(evidence: Evidence, share=0.01):
 def omega_limit(evidence: Evidence, tolerance=0.05):
     """As omega grows, d^g tends to 0 and x* = f(Omega(y)) + omega d^g to f(y) (after Eq. 3.7).
 
-    For a network that may answer anything, Eq. 3.7 is a linear problem: with the answers v = f(y) given, the blind
-    answers b solve (I - omega D) b = y - omega D v on a line of masked pixels, D the forward difference.
+    For a network that may answer anything, Eq. 3.7 is a linear problem: with the answers v = f(y) given, the
+    blind answers b solve (I - omega D) b = y - omega D v on a line of masked pixels, D the forward
+    difference.
     """
     random = np.random.default_rng(0)
     size = 200
@@ -50,7 +52,8 @@ def omega_limit(evidence: Evidence, tolerance=0.05):
 
 
 def mask_rate(evidence: Evidence, masked=0.25, levels=(25, 50, 75, 100), tolerance=0.01):
-    """The dual mask hides ``masked`` of all values whatever the noise, in each reading of the max in Eq. 3.1."""
+    """The dual mask hides ``masked`` of all values whatever the noise,
+    in each reading of the max in Eq. 3.1."""
     cases = []
     for over in ("channel", "max", "euclidean"):
         rates = {}
@@ -66,10 +69,11 @@ def mask_rate(evidence: Evidence, masked=0.25, levels=(25, 50, 75, 100), toleran
 
 
 def detail_is_edge(evidence: Evidence, levels=(25, 50, 75, 100), share=0.5):
-    """Most of what the detail index marks is edge: the tenth of the pixels where the clean gradient is largest.
+    """Most of what the detail index marks is edge: the tenth of the pixels where the
+    clean gradient is largest.
 
-    x_m is what the paper says of it: free of noise, details blurred. The paper's reading marks by Eq. 3.1 at each
-    level, the faithful one by the gradient of x_m, which no noise enters.
+    x_m is what the paper says of it: free of noise, details blurred. The paper's reading marks by Eq. 3.1 at
+    each level, the faithful one by the gradient of x_m, which no noise enters.
     """
     cases = []
     for name in PHOTOGRAPHS:

@@ -1,7 +1,7 @@
 """The tests that need no run: what the paper's own printed cells say, and what is not at hand at all.
 
-A printed cell can contradict a sentence about the tables, or agree with it; that the cell can be reached is another
-claim, for the runs.
+A printed cell can contradict a sentence about the tables, or agree with it;
+that the cell can be reached is another claim, for the runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ def rows_of(tables):
 
 
 def first_of_row(evidence: Evidence, tables, others=ONE_PICTURE, also=("BM3D",)):
-    """In every printed row, B2G has the highest PSNR and the highest SSIM of the named group; ties count for it."""
+    """In every printed row, B2G has the highest PSNR and the highest SSIM of the named group;
+    ties count for it."""
     cases = []
     for number in tables:
         rows = rows_of([number])
@@ -37,7 +38,8 @@ def first_of_row(evidence: Evidence, tables, others=ONE_PICTURE, also=("BM3D",))
 
 
 def seldom_behind(evidence: Evidence, tables, others=("Ne2Ne", "N2N"), share=0.25):
-    """A method trained on many pictures has a higher printed PSNR than B2G in a few rows only, at most ``share``."""
+    """A method trained on many pictures has a higher printed PSNR than B2G in a few rows only,
+    at most ``share``."""
     rows = rows_of(tables)
     behind = [row for row, cells in rows.items()
               if any(cells[name].psnr > cells["B2G"].psnr for name in others if name in cells)]

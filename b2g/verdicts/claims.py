@@ -1,11 +1,12 @@
-"""The paper's claims (data/claims.yml) and their verdicts, computed from records, printed cells and the theory.
+"""The paper's claims (data/claims.yml) and their verdicts, computed from records,
+printed cells and the theory.
 
     from b2g.verdicts import claims
     claims.badge("theorem-1")        # one verdict, for any chapter
     claims.judge_all()               # all of them
 
-A claim names a test and its parameters; the test returns cases; :mod:`b2g.verdicts.judgement` adds them up. No outcome
-is written anywhere.
+A claim names a test and its parameters; the test returns cases; :mod:`b2g.verdicts.judgement` adds them up.
+No outcome is written anywhere.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ TESTS = {test.__name__: test for module in BASIS for test in module.TESTS}
 class Claim:
     """One claim of the paper in our words, and the test that was written before any run.
 
-    ``where`` it stands; ``written`` is the test in plain words; ``test`` the name of its function and ``given``
-    its parameters; ``chapter`` the page that shows more ("theory.ipynb#equation-45-theorem-1").
+    ``where`` it stands; ``written`` is the test in plain words; ``test`` the name of its function and
+    ``given`` its parameters; ``chapter`` the page that shows more ("theory.ipynb#equation-45-theorem-1").
     """
 
     id: str
@@ -133,5 +134,6 @@ def judge_all(evidence: Evidence | None = None) -> list[Judged]:
 
 
 def badge(slug: str) -> Verdict:
-    """The verdict on one claim as a chapter shows it; make it the last expression of a cell, or display it."""
+    """The verdict on one claim as a chapter shows it; make it the last expression of a cell,
+    or display it."""
     return judge(slug).verdict

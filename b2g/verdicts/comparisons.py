@@ -1,8 +1,8 @@
 """The tests that compare runs: each takes the evidence and a claim's parameters, and returns cases.
 
-``sets`` maps pictures ("set9", "set9@64") to levels. ``ours`` and ``theirs`` are settings that a side changes.
-``steps`` shortens the faithful reading. ``instead`` is the side of central crops that may stand for whole
-pictures in the faithful reading; in the reading ``paper`` nothing may.
+``sets`` maps pictures ("set9", "set9@64") to levels. ``ours`` and ``theirs`` are settings that a side
+changes. ``steps`` shortens the faithful reading. ``instead`` is the side of central crops that may stand for
+whole pictures in the faithful reading; in the reading ``paper`` nothing may.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def beats(evidence: Evidence, sets, theirs, ours=None, steps=None, effect=0.0, m
           allowance=0.0, instead=None, readings=DECIDING, noise="gaussian", least=LEAST):
     """Ours scores better than each of theirs, everywhere: paired differences over pictures.
 
-    ``ours`` may be a list: each of them must. ``lower``: a lower score is better. ``allowance``: ours may be worse by
-    so much ("comparable"). Rivals that the package has not are named in one case for all.
+    ``ours`` may be a list: each of them must. ``lower``: a lower score is better. ``allowance``: ours may be
+    worse by so much ("comparable"). Rivals that the package has not are named in one case for all.
     """
     cases, absent, variants = [], {}, ours if isinstance(ours, list) else [ours]
     rule = dict(effect=effect, metric=metric, lower=lower, least=least, allowance=allowance)
@@ -119,7 +119,8 @@ def _more(differences, rule) -> str:
 
 def best_value(evidence: Evidence, sets, field, chosen, values, over, ours=None, steps=None, effect=0.05,
                readings=DECIDING, least=LEAST):
-    """One value of a setting is the best of a grid: it beats those in ``over`` by ``effect``, and none beats it.
+    """One value of a setting is the best of a grid: it beats those in ``over`` by ``effect``,
+    and none beats it.
 
     A flat curve has no best value: ``over`` are its far ends, which the best must leave behind.
     """
@@ -163,7 +164,8 @@ def _peak(runs, chosen, over, effect, least) -> Case:
 
 def range_larger(evidence: Evidence, sets, first, second, ours=None, steps=None, effect=0.05, readings=DECIDING,
                  least=LEAST):
-    """The result moves more over the grid ``first`` than over ``second``: the range over each, paired by picture."""
+    """The result moves more over the grid ``first`` than over ``second``: the range over each,
+    paired by picture."""
     cases = []
     for (reading, decides), (where, levels) in product(readings_of(readings), sets.items()):
         grids = [[configured(reading, {**(ours or {}), **dict(zip(grid, values))}, steps)
@@ -188,7 +190,8 @@ def _ranges(evidence, points, names, level) -> dict[str, float]:
 
 
 def reaches_printed(evidence: Evidence, dataset, levels, tolerance=0.3, readings=DECIDING, steps=None):
-    """The mean PSNR of a whole data set comes up to the printed one, less ``tolerance``: the very same pictures."""
+    """The mean PSNR of a whole data set comes up to the printed one, less ``tolerance``:
+    the very same pictures."""
     cases, names = [], pictures(dataset)
     for reading, level in product(readings, levels):
         method, target = configured(reading, None, steps), printed_value(dataset, level, "b2g")

@@ -49,7 +49,8 @@ class Evidence:
                 and record.level == float(level)]
 
     def shortage(self, sides, names, noise: str, level: float, n: int, least: int) -> tuple[Wanted, ...]:
-        """The runs to make next: those of the pictures nearest to complete, up to ``least`` pictures or else all."""
+        """The runs to make next: those of the pictures nearest to complete,
+        up to ``least`` pictures or else all."""
         open_: dict[str, list[Method]] = {name: [] for name in names}
         for side in sides:
             there = {record.picture for record in self.runs(side, names, noise, level)}

@@ -1,4 +1,5 @@
-"""The tests that look into a fit: what was watched along it (b2g.runs.watch), what it cost, and its pictures."""
+"""The tests that look into a fit: what was watched along it (b2g.runs.watch), what it cost,
+and its pictures."""
 
 from __future__ import annotations
 
@@ -96,7 +97,8 @@ def _ratios(evidence, first, second, where, levels):
 def time_exponent(evidence: Evidence, small, large, low=0.8, high=1.2, steps=None, readings=DECIDING, least=LEAST):
     """The time of a step grows as pixels to the power of one (Eq. 3.15): the exponent lies in [low, high].
 
-    ``small`` and ``large`` are central crops of one data set; ``steps`` are those of the faithful runs on the small.
+    ``small`` and ``large`` are central crops of one data set;
+    ``steps`` are those of the faithful runs on the small.
     """
     cases = []
     sides = [int(where.partition("@")[2]) for where in (small, large)]
@@ -123,7 +125,8 @@ def _step_times(evidence, method, where) -> dict:
 
 
 def time_share(evidence: Evidence, where, without, low=0.5, steps=None, readings=DECIDING, least=LEAST):
-    """Parts of the method take the larger part of the time: 1 - (time without them) / (time with them) > low."""
+    """Parts of the method take the larger part of the time:
+    1 - (time without them) / (time with them) > low."""
     cases = []
     for reading, decides in readings_of(readings):
         whole, bare = configured(reading, None, steps), configured(reading, without, steps)
@@ -172,7 +175,8 @@ MAPS = {"gradient": gradient_map, "entropy": entropy_map}
 
 
 def map_error(record, kind):
-    """Mean absolute difference of a map of the kept answer and of the clean picture; None where none was kept."""
+    """Mean absolute difference of a map of the kept answer and of the clean picture;
+    None where none was kept."""
     try:
         answer, clean = stored.picture(record.id), stored.clean(record)
     except B2GError:

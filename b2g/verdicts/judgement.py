@@ -1,7 +1,7 @@
 """How a claim is judged: a case is decided by an interval, cases add up to a reading, readings to a verdict.
 
-Five outcomes, no others. All rules by which a verdict comes about stand in this file; data/claims.yml and the page
-of the verdicts repeat them in words.
+Five outcomes, no others. All rules by which a verdict comes about stand in this file; data/claims.yml and the
+page of the verdicts repeat them in words.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ RESOLUTION = 0.05
 
 @dataclass(frozen=True)
 class Wanted:
-    """A run that a case lacks: its method as JSON, the picture, and the estimated CPU seconds (None: unknown)."""
+    """A run that a case lacks: its method as JSON, the picture, and the estimated CPU seconds (None:
+    unknown)."""
 
     method: str
     picture: str
@@ -63,8 +64,9 @@ def aside(case: Case) -> Case:
 def decide(values, effect: float = 0.0, least: int = LEAST) -> tuple[str, Interval]:
     """Whether ``values`` (one a picture: ours minus theirs) say "better", by at least ``effect``.
 
-    Holds if the whole interval lies above 0 and reaches ``effect``; in part if it lies above 0 and wholly under
-    ``effect``; fails if it lies below 0, or reaches 0 or less and stays under ``effect``; else more is needed.
+    Holds if the whole interval lies above 0 and reaches ``effect``; in part if it lies above 0 and wholly
+    under ``effect``; fails if it lies below 0, or reaches 0 or less and stays under ``effect``; else more is
+    needed.
     """
     found = bootstrap(values)
     if found.n < max(least, 2):
@@ -75,7 +77,8 @@ def decide(values, effect: float = 0.0, least: int = LEAST) -> tuple[str, Interv
 
 
 def within(values, low: float = -np.inf, high: float = np.inf, least: int = LEAST) -> tuple[str, Interval]:
-    """Whether the mean of ``values`` lies in [low, high]: holds if the interval does, fails if it lies outside."""
+    """Whether the mean of ``values`` lies in [low, high]: holds if the interval does,
+    fails if it lies outside."""
     found = bootstrap(values)
     if found.n < max(least, 2):
         return MISSING, found
@@ -95,7 +98,8 @@ def enough(values, effect: float = 0.0, resolution: float = RESOLUTION) -> int:
 
 
 def enough_within(values, low: float = -np.inf, high: float = np.inf) -> int:
-    """About how many pictures would tell on which side of the nearer bound the mean lies, more than there are."""
+    """About how many pictures would tell on which side of the nearer bound the mean lies,
+    more than there are."""
     values = np.asarray(list(values), dtype=np.float64)
     spread, mean = float(values.std(ddof=1)), float(values.mean())
     distance = min(abs(mean - low), abs(mean - high))
@@ -107,8 +111,8 @@ def enough_within(values, low: float = -np.inf, high: float = np.inf) -> int:
 def every(outcomes) -> str:
     """All cases of a claim together ("on every set, at every level").
 
-    One case that fails refutes the whole, and leaves "in part" where another holds. What cannot be tested here
-    is left out and keeps the rest from more than "in part".
+    One case that fails refutes the whole, and leaves "in part" where another holds. What cannot be tested
+    here is left out and keeps the rest from more than "in part".
     """
     outcomes = list(outcomes)
     judged = {outcome for outcome in outcomes if outcome != UNTESTABLE}
@@ -124,7 +128,8 @@ def every(outcomes) -> str:
 def across(by_reading: dict[str, str]) -> str:
     """The verdict from the outcomes of the readings that count.
 
-    An undecided reading is left out and keeps the rest from more than "in part". Readings that differ: "in part".
+    An undecided reading is left out and keeps the rest from more than "in part". Readings that differ:
+    "in part".
     """
     decided = {outcome for outcome in by_reading.values() if outcome in DECIDED}
     if not decided:

@@ -1,4 +1,5 @@
-"""How verdicts are shown: a table of counts, and each claim with its badge, its test and what was measured."""
+"""How verdicts are shown: a table of counts, and each claim with its badge,
+its test and what was measured."""
 
 from __future__ import annotations
 

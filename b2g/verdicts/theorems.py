@@ -1,7 +1,7 @@
 """The tests of Section 4's theorems, by the functions of :mod:`b2g.theory`: no run is needed.
 
-The chapters on theory and on the game show the same at length; here each is decided at the smallest size that can
-tell. Everything is drawn from fixed seeds.
+The chapters on theory and on the game show the same at length; here each is decided at the smallest size that
+can tell. Everything is drawn from fixed seeds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ DRAWS, SIDE = 240, 40
 VIEWS = {"paper": ("forward", "sum"), "faithful": ("forward", "component")}
 
 
-# What the payoff of Theorem 2 may be: as displayed, as in words, each with f fixed at its best or as the state itself.
+# What the payoff of Theorem 2 may be: as displayed, as in words,
+# each with f fixed at its best or as the state itself.
 PAYOFFS = {"f": "the displayed payoff f(Ω(y)), f = x*", "log f": "the payoff log f(Ω(y)) of the words, f = x*",
            "x": "the displayed payoff, f the state itself", "log x": "the payoff of the words, f the state itself",
            "x*/x": "a payoff that mends it, x*/x"}
@@ -56,7 +57,8 @@ def viewed(run: theory.Draws, reading: str) -> theory.Draws:
 
 
 def invariance(evidence: Evidence):
-    """Assumption 1: on J, the answers ignore the picture on J; f(Omega(y)) and f(y) of a network of the package."""
+    """Assumption 1: on J, the answers ignore the picture on J;
+    f(Omega(y)) and f(y) of a network of the package."""
     from b2g.network import Architecture, EncoderDecoder
 
     torch.manual_seed(0)
@@ -77,7 +79,8 @@ def _smooth(u, v):
 
 
 def propositions(evidence: Evidence):
-    """Propositions 1 and 2 (Eq. 4.2, 4.3) as printed, on functions that meet their conditions; mended ones beside."""
+    """Propositions 1 and 2 (Eq. 4.2, 4.3) as printed, on functions that meet their conditions;
+    mended ones beside."""
     unit = (0.0, 1.0)
     jump = integrals.step_after(0.7)
     here, there = theory.continuity(jump, unit, 0.2, 1e-3), theory.continuity(jump, unit, 0.7, 1e-6)
@@ -95,7 +98,8 @@ def propositions(evidence: Evidence):
 
 
 def corollary_1(evidence: Evidence):
-    """Eq. 4.4 where its premise is met: f unbiased for x, and f unbiased for the printed target (I - Omega)(x)."""
+    """Eq. 4.4 where its premise is met: f unbiased for x,
+    and f unbiased for the printed target (I - Omega)(x)."""
     run = draws()
     hidden = 1 - run.mask[:1]
     whole = theory.corollary_1(run.noisy, run.clean)
@@ -132,7 +136,8 @@ def noise2self(evidence: Evidence, power=0.05):
 
 
 def noise2self_dual(evidence: Evidence):
-    """Eq. 4.6 under the dual mask of Eq. 3.1, which is drawn from the noise: a perfect and a blurred estimate x_m."""
+    """Eq. 4.6 under the dual mask of Eq. 3.1, which is drawn from the noise:
+    a perfect and a blurred estimate x_m."""
     cases, blurred = [], theory.gaussian_average(1.5)(scene(), torch.ones_like(scene()))
     for name, estimate in (("x_m = x", scene()), ("x_m = x with blurred details", blurred)):
         generator = torch.Generator().manual_seed(2)
@@ -148,7 +153,8 @@ def noise2self_dual(evidence: Evidence):
 
 
 def theorem_2(evidence: Evidence):
-    """Theorem 2: the sign of the derivative, and whether the dynamics end at x* under each payoff that it names."""
+    """Theorem 2: the sign of the derivative, and whether the dynamics end at x* under
+    each payoff that it names."""
     random = np.random.default_rng(0)
     states, goal = 0.9 * random.dirichlet(np.ones(5), 40) + 0.02, random.dirichlet(3 * np.ones(5))
     cases = []
@@ -175,7 +181,8 @@ def _widths(count=40):
 
 
 def supervised_minimum(evidence: Evidence):
-    """The loss of Eq. 3.9 is least for the same denoiser as the supervised loss, of Gaussian averages of any width.
+    """The loss of Eq. 3.9 is least for the same denoiser as the supervised loss,
+    of Gaussian averages of any width.
 
     The paper's reading: f(y) attached. The faithful one: f(y) held fixed, its width chosen last; where that
     settles, started from the narrowest.

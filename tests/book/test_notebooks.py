@@ -1,4 +1,5 @@
-"""The tracked notebooks: one parameters cell and its check, clean outputs, small files, no trace of a machine."""
+"""The tracked notebooks: one parameters cell and its check, clean outputs, small files,
+no trace of a machine."""
 
 import json
 import re

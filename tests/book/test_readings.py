@@ -1,4 +1,5 @@
-"""The table of readings: each setting of the method once, each choice of the code, and each reading a working method."""
+"""The table of readings: each setting of the method once, each choice of the code,
+and each reading a working method."""
 
 import ast
 from dataclasses import fields, replace
@@ -23,7 +24,8 @@ BASES = {"input": replace(PLAIN, output="linear"), "pilot": replace(PLAIN, patch
 
 
 def table():
-    """The literal in the cell tagged ``readings``: part -> rows of (setting, kind, what is said, readings)."""
+    """The literal in the cell tagged ``readings``: part -> rows of (setting, kind, what is said,
+    readings)."""
     notebook = nbformat.read(tool.ROOT / "book" / "readings.ipynb", as_version=4)
     [cell] = [cell for cell in notebook.cells if cells.has_tag(cell, "readings")]
     [assignment] = ast.parse(cell.source).body

@@ -1,4 +1,5 @@
-"""Ablations against loops over made-up runs: pairs, fair means, the lead's interval, and what has not been run."""
+"""Ablations against loops over made-up runs: pairs, fair means, the lead's interval,
+and what has not been run."""
 
 import numpy as np
 import pytest

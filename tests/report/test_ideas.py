@@ -1,4 +1,5 @@
-"""What ideas are worth, against loops over made-up runs: pairing, bases, kinds, words, costs, sums of parts."""
+"""What ideas are worth, against loops over made-up runs: pairing, bases, kinds, words, costs,
+sums of parts."""
 
 from dataclasses import fields
 
@@ -30,7 +31,8 @@ def record(picture, method, psnr, level=25.0, **changes):
 
 
 def runs_of(gains, levels=(25.0,), crops=CROPS, seed=0, **costs):
-    """{(crop, level): row of PSNRs} and its records: method 0 at some PSNR, the others above it by `gains`."""
+    """{(crop, level): row of PSNRs} and its records: method 0 at some PSNR,
+    the others above it by `gains`."""
     rng, table, records = np.random.default_rng(seed), {}, []
     for crop in crops:
         for level in levels:

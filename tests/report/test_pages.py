@@ -1,4 +1,5 @@
-"""The parameter check refuses what papermill would only warn of; budgets, verdicts and glue say what they mean."""
+"""The parameter check refuses what papermill would only warn of; budgets,
+verdicts and glue say what they mean."""
 
 import nbformat
 import pytest

@@ -119,7 +119,8 @@ def test_the_interval_of_nine_pictures_covers_as_often_as_it_says_and_a_plain_on
     share = np.mean([interval.low <= 0.3 <= interval.high for interval in found])
     z = (share - 0.95) / math.sqrt(0.95 * 0.05 / trials)
     assert abs(z) < 3.3
-    # Power: the plain percentiles, whose coverage is known in closed form (0.898), would have been told apart.
+    # Power: the plain percentiles, whose coverage is known in closed form (0.898),
+    # would have been told apart.
     plain = 1 - 2 * stats.t.sf(1.96 * math.sqrt(8 / 9), 8)
     share = coverage(9, lambda n: 0.95)
     assert abs(share - plain) / math.sqrt(plain * (1 - plain) / 1500) < 3.3

@@ -1,4 +1,5 @@
-"""Tables against plain loops over made-up records: what fills a cell, what never may, and what every layout says."""
+"""Tables against plain loops over made-up records: what fills a cell, what never may,
+and what every layout says."""
 
 import csv
 import io
@@ -110,7 +111,8 @@ def test_what_goes_beyond_the_paper_has_columns_of_its_own(title, method):
 
 
 def test_the_kind_of_noise_is_told_to_those_who_work_from_its_level(monkeypatch):
-    """Under Poisson noise: the patch methods, consensus, and b2g where it recorrupts, but not where it masks."""
+    """Under Poisson noise: the patch methods, consensus, and b2g where it recorrupts,
+    but not where it masks."""
     masked = dict(steps=3, mask="bernoulli")
     recorrupted = dict(input="recorrupted", output="linear", patches="nl_ridge", hold=0.1, answer="visible")
     profiles = {"fast": masked | recorrupted, "best": masked}

@@ -1,4 +1,5 @@
-"""Targets against plain arithmetic on made-up records: what counts, the printed figures, the words of an outcome."""
+"""Targets against plain arithmetic on made-up records: what counts, the printed figures,
+the words of an outcome."""
 
 from dataclasses import replace
 

@@ -1,4 +1,5 @@
-"""Runs of these tests score without a network: what needs weights (LPIPS) stays empty unless a mirror has them."""
+"""Runs of these tests score without a network: what needs weights (LPIPS) stays empty
+unless a mirror has them."""
 
 import pytest
 

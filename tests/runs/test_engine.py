@@ -98,7 +98,8 @@ def test_a_failure_is_a_record_and_the_sweep_goes_on(monkeypatch, store, how, st
 
 
 def test_a_killed_worker_costs_its_own_run(store):
-    """The worker is killed in mid-run; the run's record says so, and the other run is done by a new worker."""
+    """The worker is killed in mid-run; the run's record says so,
+    and the other run is done by a new worker."""
     plan = make_plan("t", [SMOKE | {"methods": [{"zs_n2n": {"steps": 200_000}}], "pictures": ["skimage/astronaut"]},
                            SMOKE | {"methods": [{"zs_n2n": {"steps": 2}}], "pictures": ["skimage/coffee"]}])  # fmt: skip
     before = set(_children())
@@ -168,7 +169,8 @@ blocks:
 
 
 def test_a_killed_sweep_goes_on_where_it_was(tmp_path):
-    """The driver is killed after its third record; what it had is kept, and the next call does the rest, no run twice."""
+    """The driver is killed after its third record; what it had is kept, and the next call does the rest,
+    no run twice."""
     (tmp_path / "plan.yml").write_text(PLAN)
     command = [sys.executable, "-m", "b2g", "sweep", str(tmp_path / "plan.yml"), "--quiet", "--jobs", "2",
                "--data", str(tmp_path / "data")]  # fmt: skip

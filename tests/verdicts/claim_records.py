@@ -1,4 +1,5 @@
-"""Made-up records for the tests of the claims: scores that a test chooses, at settings that the package knows."""
+"""Made-up records for the tests of the claims: scores that a test chooses,
+at settings that the package knows."""
 
 import json
 from hashlib import sha256
@@ -31,7 +32,8 @@ def side(method, where, score, levels=(25,), count=9, **outcome):
 
 
 def flat(value):
-    """A score that varies a little from picture to picture, the same for both sides of a pair, about ``value``."""
+    """A score that varies a little from picture to picture, the same for both sides of a pair,
+    about ``value``."""
     return lambda index, level: 20 + index + value + 0.01 * (index % 3)
 
 

@@ -1,4 +1,5 @@
-"""The claims' file is sound; verdicts need no typed outcome; nothing but the two readings decides; the page says all."""
+"""The claims' file is sound; verdicts need no typed outcome; nothing but the two readings decides;
+the page says all."""
 
 import html
 import inspect
@@ -87,7 +88,8 @@ def everything(*extra):
 
 
 def test_runs_of_other_profiles_change_nothing():
-    """Every claim that runs decide, with and without splendid runs of `fast` and `best` at every place and level."""
+    """Every claim that runs decide, with and without splendid runs of `fast` and `best`
+    at every place and level."""
     planted = [side(METHODS["b2g"].profile(name), where, flat(20), (25, 50, 75, 100), cpu_seconds=0.1, kept="0,0,9,9")
                for name in ("fast", "best") for where in ("set9", "set9@64", "set9@128")]
     plain, spoilt = evidence(*everything()), evidence(*everything(*planted))

@@ -75,7 +75,8 @@ def test_the_pictures_that_would_tell_a_bound_grow_as_the_mean_comes_near_it():
 
 
 def test_every_agrees_with_its_words_on_all_triples():
-    """The rule again, from its sentence: one failure refutes, leaving "in part" beside something that holds."""
+    """The rule again, from its sentence: one failure refutes,
+    leaving "in part" beside something that holds."""
     for triple in itertools.product((HOLDS, PART, FAILS, MISSING, UNTESTABLE), repeat=3):
         some = {word: word in triple for word in (HOLDS, PART, FAILS, MISSING, UNTESTABLE)}
         if all(outcome == UNTESTABLE for outcome in triple):
