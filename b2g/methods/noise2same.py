@@ -54,7 +54,7 @@ class Noise2Same(Method):
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "official": {},
-        "short": dict(steps=500, batch=4, masked=0.03, learning_rate=2e-3, halve_every=300),
+        "short": dict(steps=1500, batch=4, masked=0.03, learning_rate=2e-3, halve_every=900),
         "smoke": dict(steps=100, batch=4, patch=32, masked=0.06, width=8, learning_rate=8e-3, halve_every=80),
     }
 
