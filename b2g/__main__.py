@@ -192,7 +192,7 @@ def _warn_of_correlated_noise(name: str, noisy, method: str, config: dict) -> No
     if (sigma := b2g.estimate_sigma(noisy)) < _HARDLY_ANY:
         print(
             f"{name}: hardly any white noise was found (sigma {sigma:.1f} of 255), so hardly any was removed. If it is "
-            f"noisy, neighbouring pixels share the noise, as after a camera's JPEG: add --profile camera.",
+            f"noisy, neighbouring pixels share the noise, as after a camera's JPEG: add --set noise=correlated.",
             file=sys.stderr,
         )
 

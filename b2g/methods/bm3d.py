@@ -23,7 +23,7 @@ class BM3D(Method):
     """BM3D on gray pictures, CBM3D (opponent colours) on colour ones; on the CPU whatever the device.
 
     ``sigma`` is the noise level on 0..255; None estimates it from the picture (:func:`b2g.noise.estimate_sigma`), with
-    ``noise="correlated"`` (the profile ``camera``) by :func:`b2g.noise.estimate_correlated_sigma`. The published
+    ``noise="correlated"`` by :func:`b2g.noise.estimate_correlated_sigma`. The published
     tables give the true one, which no blind method has.
     """
 
@@ -32,7 +32,7 @@ class BM3D(Method):
     source: ClassVar[str] = "Dabov et al., IEEE TIP 16(8), 2007, doi 10.1109/TIP.2007.901238; package bm3d"
     cost: ClassVar[str] = "seconds on a CPU"
     default_profile: ClassVar[str] = "official"
-    profiles: ClassVar[dict[str, dict]] = {"official": {}, "camera": dict(noise="correlated"), "smoke": {}}
+    profiles: ClassVar[dict[str, dict]] = {"official": {}, "smoke": {}}
 
     sigma: float | None = None
     noise: str = added_later("gaussian")
