@@ -1,9 +1,9 @@
 """Blind denoisers that look one way while they are fitted and another way when they answer (AP-BSN, LG-BPN).
 
-The fit takes the picture's pixels far apart, so that noise which neighbours share is of no help; the answer takes
-them closer together, with less aliasing. Last, some of the noisy pixels are put back into the answer at random, and
-the network sees the whole of it once more: random-replacing refinement (Lee, Son and Lee, CVPR 2022, doi
-10.1109/CVPR52688.2022.01720).
+The fit takes the picture's pixels far apart, so that noise which neighbours share is of no help; the answer
+takes them closer together, with less aliasing. Last, some of the noisy pixels are put back into the answer at
+random, and the network sees the whole of it once more: random-replacing refinement (Lee, Son and Lee, CVPR
+2022, doi 10.1109/CVPR52688.2022.01720).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def refined(
     share: float,
     generator: torch.Generator,
 ) -> Tensor:
-    """Random-replacing refinement: the mean of ``again``, given ``answer`` with a random ``share`` of ``noisy`` put
-    back, every entry on its own.
+    """Random-replacing refinement: the mean of ``again``, given ``answer`` with a random ``share`` of
+    ``noisy`` put back, every entry on its own.
 
     All pictures ``(B, C, H, W)``; without ``passes`` the answer as it is.
     """
@@ -51,9 +51,9 @@ def refined(
 class Asymmetric:
     """What every form of these methods has: ``refinements`` passes of refinement with a share ``replaced``.
 
-    A subclass gives ``network(channels)``, ``training_loss(run, drawn, share, generator)``, and the two looks of the
-    answer, ``(B, C, H, W)`` to the same shape: ``first(run, noisy)`` at the noisy picture and ``again(run, picture)``
-    at the answer with noisy pixels in it.
+    A subclass gives ``network(channels)``, ``training_loss(run, drawn, share, generator)``, and the two looks
+    of the answer, ``(B, C, H, W)`` to the same shape: ``first(run, noisy)`` at the noisy picture and
+    ``again(run, picture)`` at the answer with noisy pixels in it.
     """
 
     refinements: int = 8
@@ -86,7 +86,9 @@ class Asymmetric:
 
 @dataclass(frozen=True)
 class FittedAsymmetric(Asymmetric, Method):
-    """Such a method fitted to one picture: ``batch`` crops of ``side`` pixels a step, flipped and turned at random."""
+    """Such a method fitted to one picture: ``batch`` crops of ``side`` pixels a step, flipped and turned at
+    random.
+    """
 
     steps: int = 4000
     learning_rate: float = 1e-4
@@ -108,7 +110,8 @@ class FittedAsymmetric(Asymmetric, Method):
 
     def objective(self, noisy: Tensor, circumstances: Circumstances) -> CropObjective:
         """The network and its crops, ready to be fitted to ``noisy`` ``(1, C, H, W)`` on its device."""
-        return crops_of_picture(self, lambda: self.network(noisy.shape[1]), noisy, self.training_loss, circumstances)
+        make = lambda: self.network(noisy.shape[1])  # noqa: E731
+        return crops_of_picture(self, make, noisy, self.training_loss, circumstances)
 
     def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
         """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1] (values outside are welcome)."""

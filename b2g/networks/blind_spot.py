@@ -57,7 +57,9 @@ class Dilated(nn.Module):
 
 
 def dilated_layers(width: int, blocks: int, dilation: int) -> list[nn.Module]:
-    """A branch behind its first kernel: two 1x1 convolutions, the ``blocks`` of this dilation, a 1x1 convolution."""
+    """A branch behind its first kernel: two 1x1 convolutions, the ``blocks`` of this dilation, a 1x1
+    convolution.
+    """
     points = [layer for _ in range(2) for layer in (nn.Conv2d(width, width, 1), nn.ReLU())]
     steps = [Dilated(width, dilation) for _ in range(blocks)]
     return [*points, *steps, nn.Conv2d(width, width, 1), nn.ReLU()]
@@ -73,8 +75,8 @@ def merging(width: int, channels: int) -> nn.Sequential:
 
 
 def start_quiet(network: nn.Module) -> None:
-    """First weights for a network of such branches that ends in ``tail``: made for ReLU, with quiet residual blocks
-    and an answer that starts at mid-gray.
+    """First weights for a network of such branches that ends in ``tail``: made for ReLU, with quiet residual
+    blocks and an answer that starts at mid-gray.
     """
     start(network, 2.0, network.tail[-1])
     nn.init.constant_(network.tail[-1].bias, 0.5)

@@ -37,10 +37,6 @@ class NotBuilt:
 
 NOT_BUILT = (
     NotBuilt(
-        "LG-BPN", "many images", "Wang et al., CVPR 2023, doi 10.48550/arXiv.2304.00534",
-        "The layers of its two branches are not among the facts that this package is written from.",
-    ),
-    NotBuilt(
         "DGUNet", "many images", "Mou, Wang and Zhang, CVPR 2022, doi 10.1109/CVPR52688.2022.01688",
         "The layers of its seven stages are not among these facts; it is supervised, a ceiling and no rival.",
     ),
