@@ -277,7 +277,7 @@ def test_the_loss_and_the_answer_look_as_they_should(generator):
 
 
 def test_lg_bpn_denoises_a_small_picture():
-    """64x64 at sigma 25; the bound lies a dB below the worst of two seeds."""
+    """64x64 at sigma 25; seeds 0 and 1 of weights and crops gain 3.8 dB."""
     clean, given = noisy()
     result = b2g.denoise(given, "lg_bpn", "smoke", progress=False)
     assert b2g.psnr(clean, result.image) > b2g.psnr(clean, given, clip=False) + 2.5

@@ -45,7 +45,8 @@ from b2g.networks.lg_bpn import HEADS, LocalGlobal, Look, check_blind
 from b2g.trained import Trained
 from b2g.training import Recipe
 
-SMALL = dict(width=32, head=8, blocks=4, transformers=1, refinements=0)
+SMALL = dict(width=32, head=8, blocks=2, transformers=1, refinements=0)
+BRIEF = dict(SMALL, steps=1200, learning_rate=2e-3, batch=1, side=64)
 WHITE = dict(
     reaches=(1, 2), hidden=0, train_strides=(1, 1), test_strides=(1, 1), refine_strides=(1, 1),
     test_shrink=(1.0, 1.0), refine_shrink=(1.0, 1.0),
@@ -113,20 +114,20 @@ class _LGBPN(Asymmetric):
 class LGBPN(_LGBPN, FittedAsymmetric):
     """LG-BPN fitted to one picture: ``batch`` crops of ``side`` pixels a step, flipped and turned at random.
 
-    ``official`` is the published network and rate; ``short`` is ours, a smaller network at ten times the
-    rate, without the refinement; ``short_white`` the same with the factors for noise that neighbours do not
-    share.
+    ``official`` is the published network and rate; ``short`` is ours, a smaller network on smaller crops at
+    twenty times the rate, without the refinement; ``short_white`` is the same with the factors for noise that
+    neighbours do not share.
     """
 
     name: ClassVar[str] = "lg_bpn"
     label: ClassVar[str] = "one image"
     source: ClassVar[str] = "Wang et al., CVPR 2023, doi 10.48550/arXiv.2304.00534 (one-image form: ours)"
-    cost: ClassVar[str] = "minutes on a GPU (official); two minutes on a CPU (short, 256x256)"
+    cost: ClassVar[str] = "two minutes on a CPU (short, 256x256); for a GPU (official)"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "official": {},
-        "short": dict(SMALL, steps=350, learning_rate=1e-3, batch=1),
-        "short_white": dict(SMALL, **WHITE, steps=350, learning_rate=1e-3, batch=1),
+        "short": BRIEF,
+        "short_white": dict(BRIEF, **WHITE),
         "smoke": dict(SMALL, **WHITE, steps=100, learning_rate=6e-3, width=16, blocks=1, batch=1, side=48),
     }
 
@@ -139,7 +140,7 @@ class LGBPNMany(_LGBPN, Trained):
 
     name: ClassVar[str] = "lg_bpn_many"
     source: ClassVar[str] = "Wang et al., CVPR 2023, doi 10.48550/arXiv.2304.00534"
-    cost: ClassVar[str] = "seconds on a CPU (256x256), once trained"
+    cost: ClassVar[str] = "seconds on a CPU (short, 256x256), once trained"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "official": dict(recipe="full", width=128, head=24, blocks=9, transformers=6, refinements=8),
@@ -147,7 +148,7 @@ class LGBPNMany(_LGBPN, Trained):
     }  # fmt: skip
     recipes: ClassVar[dict[str, Recipe]] = {
         "full": Recipe("full", 61_360, 1e-4, "cosine", 0.4, batch=8, side=120),
-        "small": Recipe("small", 2000, 1e-3, "cosine", 0.4, batch=1, side=120),
+        "small": Recipe("small", 8000, 2e-3, "cosine", 0.4, batch=1, side=64),
     }
     capturable: ClassVar[bool] = True
 

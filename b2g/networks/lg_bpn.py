@@ -231,7 +231,7 @@ class LocalGlobal(nn.Module):
             if isinstance(module, BlindPatchConv2d):
                 nn.init.normal_(module.weight, std=(module.in_channels * float(module.kept.sum())) ** -0.5)
             elif isinstance(module, (TransposedAttention, GatedLayer)):
-                nn.init.normal_(module.last.weight, std=0.1 / module.last.in_channels**0.5)
+                nn.init.normal_(module.last.weight, std=0.01 / module.last.in_channels**0.5)
         nn.init.normal_(self.far_last.weight, std=self.far_last.weight[0].numel() ** -0.5)
 
     def _global(self, parts: Tensor, pictures: int) -> Tensor:
