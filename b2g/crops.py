@@ -157,10 +157,10 @@ class CropObjective:
         self.done = torch.zeros((), dtype=torch.long, device=crops.starts.device)
         self.generators = [crops.generator] + ([generator] if generator is not crops.generator else [])
 
-    def run(self, picture: Tensor) -> Tensor:
-        """One pass of the network, in mixed precision, as float32."""
+    def run(self, picture: Tensor, *more) -> Tensor:
+        """One pass of the network, in mixed precision, as float32; ``more`` goes to the network, too."""
         with autocast(picture.device, self.precision):
-            answer = self.network(picture)
+            answer = self.network(picture, *more)
         return answer.float()
 
     def loss(self, step: int) -> tuple[Tensor, None]:

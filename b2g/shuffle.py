@@ -8,11 +8,15 @@ doi 10.48550/arXiv.1904.03485.
 
 from __future__ import annotations
 
+from typing import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from b2g.errors import B2GError
+
+LEAST = 3  # pixels of a part's side in :func:`in_parts`
 
 
 def shuffle_down(picture: Tensor, stride: int) -> Tensor:
@@ -37,6 +41,22 @@ def shuffle_up(parts: Tensor, stride: int, height: int, width: int) -> Tensor:
         raise B2GError(f"parts of stride {stride} come {stride**2} to a picture; {len(parts)} do not.")
     grouped = parts.unflatten(0, (-1, stride**2)).transpose(1, 2).flatten(1, 2)
     return F.pixel_shuffle(grouped, stride)[..., :height, :width]
+
+
+def in_parts(run: Callable[[Tensor], Tensor], picture: Tensor, stride: int, pad: int = 2) -> Tensor:
+    """``run`` on every ``stride``-th pixel of ``picture`` ``(B, C, H, W)``, put together again: the same
+    shape.
+
+    Each part stands in a frame of ``pad`` zeros. A picture that is no multiple of ``stride`` grows by
+    repeated border pixels, which fall into other parts than their originals: the answer stays blind to its
+    own pixel. A picture whose parts would be smaller than 3 pixels takes a smaller stride.
+    """
+    height, width = picture.shape[-2:]
+    stride = max(1, min(stride, height // LEAST, width // LEAST))
+    grown = F.pad(picture, (0, -width % stride, 0, -height % stride), mode="replicate")
+    answer = run(F.pad(shuffle_down(grown, stride), (pad,) * 4))
+    answer = answer[..., pad : answer.shape[-2] - pad, pad : answer.shape[-1] - pad]
+    return shuffle_up(answer, stride, height, width)
 
 
 def to_mosaic(picture: Tensor, stride: int) -> Tensor:

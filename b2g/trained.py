@@ -80,9 +80,9 @@ class Trained(Method):
         """Denoise ``noisy`` ``(1, C, H, W)``; nothing is fitted, so there is no history and no checkpoint."""
         network = self.loaded(noisy.shape[1], noisy.device)
 
-        def run(picture: Tensor) -> Tensor:
+        def run(picture: Tensor, *more) -> Tensor:
             with autocast(picture.device, circumstances.precision):
-                answer = network(picture)
+                answer = network(picture, *more)
             return answer.float()
 
         generator = torch.Generator(noisy.device).manual_seed(circumstances.seed)

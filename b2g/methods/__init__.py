@@ -9,6 +9,7 @@ from b2g.methods.dgunet import DGUNet
 from b2g.methods.dip import DIP
 from b2g.methods.hqssl import HQSSL
 from b2g.methods.iddp import IDDP
+from b2g.methods.lg_bpn import LGBPN, LGBPNMany
 from b2g.methods.lichi import LIChI
 from b2g.methods.mash import MASH
 from b2g.methods.mpi import MPI, MPIScratch
@@ -49,6 +50,8 @@ _ALL = (
     Noise2Noise,
     APBSN,
     APBSNMany,
+    LGBPN,
+    LGBPNMany,
     HQSSL,
     DGUNet,
     MPI,
@@ -80,6 +83,8 @@ __all__ = [
     "DIP",
     "HQSSL",
     "IDDP",
+    "LGBPN",
+    "LGBPNMany",
     "LIChI",
     "MASH",
     "METHODS",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 SLOPE = 0.1  # of the half-plane network's LeakyReLU
 
 
-def _start(network: nn.Module, gain: float, last: nn.Conv2d) -> None:
+def start(network: nn.Module, gain: float, last: nn.Conv2d) -> None:
     """First weights under which features keep their size: ``gain`` is for the nonlinearity behind all but the
     ``last``.
     """
@@ -25,7 +25,8 @@ def _start(network: nn.Module, gain: float, last: nn.Conv2d) -> None:
         if isinstance(module, nn.Conv2d):
             here = 1.0 if module is last else gain
             nn.init.normal_(module.weight, std=(here / module.weight[0].numel()) ** 0.5)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 class CentrallyMaskedConv2d(nn.Conv2d):
@@ -41,7 +42,7 @@ class CentrallyMaskedConv2d(nn.Conv2d):
         return F.conv2d(features, self.weight * self.kept, self.bias, padding=self.padding)
 
 
-class _Dilated(nn.Module):
+class Dilated(nn.Module):
     """Residual block: a 3x3 convolution of this dilation, ReLU, a 1x1 convolution."""
 
     def __init__(self, width: int, dilation: int):
@@ -55,17 +56,43 @@ class _Dilated(nn.Module):
         return features + self.layers(features)
 
 
+def dilated_layers(width: int, blocks: int, dilation: int) -> list[nn.Module]:
+    """A branch behind its first kernel: two 1x1 convolutions, the ``blocks`` of this dilation, a 1x1
+    convolution.
+    """
+    points = [layer for _ in range(2) for layer in (nn.Conv2d(width, width, 1), nn.ReLU())]
+    steps = [Dilated(width, dilation) for _ in range(blocks)]
+    return [*points, *steps, nn.Conv2d(width, width, 1), nn.ReLU()]
+
+
+def merging(width: int, channels: int) -> nn.Sequential:
+    """The 1x1 convolutions that make a picture of two branches of ``width`` features each."""
+    half = max(1, width // 2)
+    return nn.Sequential(
+        nn.Conv2d(2 * width, width, 1), nn.ReLU(), nn.Conv2d(width, half, 1), nn.ReLU(),
+        nn.Conv2d(half, half, 1), nn.ReLU(), nn.Conv2d(half, channels, 1),
+    )  # fmt: skip
+
+
+def start_quiet(network: nn.Module) -> None:
+    """First weights for a network of such branches that ends in ``tail``: made for ReLU, with quiet residual
+    blocks and an answer that starts at mid-gray.
+    """
+    start(network, 2.0, network.tail[-1])
+    nn.init.constant_(network.tail[-1].bias, 0.5)
+    for module in network.modules():
+        if isinstance(module, Dilated):
+            nn.init.normal_(module.layers[-1].weight, std=0.1 / module.layers[-1].in_channels**0.5)
+
+
 def _branch(width: int, blocks: int, dilation: int) -> nn.Sequential:
     """A masked kernel of ``2 dilation - 1`` pixels, then steps of ``dilation``.
 
     A sum of such steps that leads back to the middle would need a first step that is a multiple of
     ``dilation`` both ways; the only one that short is the masked one.
     """
-    points = [layer for _ in range(2) for layer in (nn.Conv2d(width, width, 1), nn.ReLU())]
-    return nn.Sequential(
-        CentrallyMaskedConv2d(width, width, 2 * dilation - 1), nn.ReLU(), *points,
-        *(_Dilated(width, dilation) for _ in range(blocks)), nn.Conv2d(width, width, 1), nn.ReLU(),
-    )  # fmt: skip
+    first = CentrallyMaskedConv2d(width, width, 2 * dilation - 1)
+    return nn.Sequential(first, nn.ReLU(), *dilated_layers(width, blocks, dilation))
 
 
 class DilatedBlindSpot(nn.Module):
@@ -79,18 +106,10 @@ class DilatedBlindSpot(nn.Module):
 
     def __init__(self, channels: int, width: int = 128, blocks: int = 9):
         super().__init__()
-        half = max(1, width // 2)
         self.head = nn.Sequential(nn.Conv2d(channels, width, 1), nn.ReLU())
         self.branches = nn.ModuleList(_branch(width, blocks, dilation) for dilation in (2, 3))
-        self.tail = nn.Sequential(
-            nn.Conv2d(2 * width, width, 1), nn.ReLU(), nn.Conv2d(width, half, 1), nn.ReLU(),
-            nn.Conv2d(half, half, 1), nn.ReLU(), nn.Conv2d(half, channels, 1),
-        )  # fmt: skip
-        _start(self, 2.0, self.tail[-1])
-        nn.init.constant_(self.tail[-1].bias, 0.5)
-        for module in self.modules():
-            if isinstance(module, _Dilated):
-                nn.init.normal_(module.layers[-1].weight, std=0.1 / width**0.5)
+        self.tail = merging(width, channels)
+        start_quiet(self)
 
     def forward(self, picture: Tensor) -> Tensor:
         features = self.head(picture)
@@ -165,7 +184,7 @@ class HalfPlane(nn.Module):
         self.branch = _Upward(channels, width, depth)
         self.merge = nn.ModuleList((nn.Conv2d(8 * width, 8 * width, 1), nn.Conv2d(8 * width, 2 * width, 1)))
         self.last = nn.Conv2d(2 * width, answers, 1)
-        _start(self, 2.0 / (1 + SLOPE**2), self.last)
+        start(self, 2.0 / (1 + SLOPE**2), self.last)
 
     def _two(self, picture: Tensor, turns: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """The features of two opposite directions: one batch, since both have the same sides."""

@@ -149,7 +149,7 @@ def test_the_tables_render(empty):
     assert zoo_tables.short("set9/House") == "House" and zoo_tables.short(PICTURES[2]) == "polyu"
     assert all(row.title in repr(zoo_tables.empty(empty)) for row in empty.rows if row.why)
     assert all(name in repr(zoo_tables.sources(empty)) for name in METHODS)
-    assert "LG-BPN" in repr(zoo_tables.not_built())
+    assert "N2V2" in repr(zoo_tables.not_built())
 
 
 def test_the_chapter_says_of_every_method_what_it_does():

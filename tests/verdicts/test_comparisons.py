@@ -81,9 +81,9 @@ def test_a_claim_cannot_ask_for_another_schedule_or_profile(reading, changes):
 
 def test_a_rival_that_the_package_has_not_keeps_the_claim_from_holding():
     runs = evidence(side(BM3D, "set9", flat(0)), *(side(m, "set9", flat(1)) for m in (FAITHFUL, PAPER)))
-    theirs = [{"method": "bm3d", "sigma": "given"}, {"method": "lg_bpn"}]
+    theirs = [{"method": "bm3d", "sigma": "given"}, {"method": "n2v2"}]
     outcome, cases = judged(comparisons.beats, runs, **GIVEN | {"theirs": theirs})
-    assert outcome == PART and any(case.outcome == UNTESTABLE and "lg_bpn" in case.what for case in cases)
+    assert outcome == PART and any(case.outcome == UNTESTABLE and "n2v2" in case.what for case in cases)
     assert judged(comparisons.beats, runs, **GIVEN | {"theirs": theirs[1:]})[0] == UNTESTABLE
 
 
