@@ -148,7 +148,7 @@ class LGBPNMany(_LGBPN, Trained):
     }  # fmt: skip
     recipes: ClassVar[dict[str, Recipe]] = {
         "full": Recipe("full", 61_360, 1e-4, "cosine", 0.4, batch=8, side=120),
-        "small": Recipe("small", 8000, 2e-3, "cosine", 0.4, batch=1, side=64),
+        "small": Recipe("small", 5000, 2e-3, "cosine", 0.4, batch=1, side=64),
     }
     capturable: ClassVar[bool] = True
 

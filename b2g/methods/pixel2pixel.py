@@ -54,6 +54,17 @@ class Compact(nn.Module):
         return torch.sigmoid(self.layers(picture).float())
 
 
+@torch.no_grad()
+def start_at_mean(network: Compact, noisy: Tensor) -> None:
+    """Let the first answers lie about the mean of each channel of ``noisy`` ``(1, C, H, W)``.
+
+    From the middle gray where a sigmoid begins, the way to a dark picture's level is so long that Adam overshoots to
+    where the sigmoid is flat, and the answer stays black.
+    """
+    mean = noisy.mean((0, 2, 3)).clamp(0.01, 0.99)
+    network.layers[-1].bias.copy_(torch.logit(mean))
+
+
 @dataclass(frozen=True)
 class Milestones(Schedule):
     """A schedule that halves the rate at a half, two thirds and five sixths of its steps."""
@@ -100,6 +111,7 @@ class Pixel2Pixel(Method):
     """
 
     name: ClassVar[str] = "pixel2pixel"
+    revision: ClassVar[int] = 2  # 1 began at middle gray, and left dark pictures black
     source: ClassVar[str] = (
         "Ma et al., IEEE TPAMI 47(6), 4614-4629, 2025, https://ieeexplore.ieee.org/document/10908805"
     )
@@ -151,6 +163,7 @@ class Pixel2Pixel(Method):
         patch = min(self.patch, (min(noisy.shape[-2:]) - 1) // 2 * 2 + 1)
         bank = pixel_bank(noisy, nearest_pixels(noisy, patch, self.window, self.count(noisy)))
         network = build(lambda: Compact(noisy.shape[1], self.width), seed_for("weights", seed), device)
+        start_at_mean(network, noisy)
         generator = torch_generator(seed_for("pairs", seed), device)
         return _PairFit(network, noisy, bank, self.side, generator, circumstances.precision)
 
