@@ -66,7 +66,8 @@ def test_the_registry_knows_each_method_by_its_name():
         "dip": DIP,
         "neighbor2neighbor": Neighbor2Neighbor, "neighbor2neighbor_many": Neighbor2NeighborMany,
         "blind2unblind": Blind2Unblind, "blind2unblind_many": Blind2UnblindMany, "noise2noise": Noise2Noise,
-        "ap_bsn": APBSN, "ap_bsn_many": APBSNMany, "hqssl": HQSSL, "dgunet": DGUNet,
+        "ap_bsn": APBSN, "ap_bsn_many": APBSNMany, "hqssl": HQSSL, "dgunet": DGUNet, "lg_bpn": LGBPN,
+        "lg_bpn_many": LGBPNMany,
         "mash": MASH, "pixel2pixel": Pixel2Pixel, "nlr": NLR,
         "noisy_as_clean": NoisyAsClean, "noisier2noise": Noisier2Noise, "iddp": IDDP,
         "pnp": PlugAndPlay, "nlm": NonLocalMeans, "wavelet": WaveletShrinkage, "tv": TotalVariation,
@@ -137,7 +138,7 @@ def test_every_setting_and_the_revision_are_part_of_the_identity(name, monkeypat
         else:
             other = {bool: not value, int: 71, float: 0.123, type(None): 25.0}[type(value)]
         found.add(method.changed(**{field.name: other}).identity())
-    monkeypatch.setattr(METHODS[name], "revision", 2)
+    monkeypatch.setattr(METHODS[name], "revision", METHODS[name].revision + 1)
     found.add(method.identity())
     assert len(found) == len(dataclasses.fields(method)) + 2
 

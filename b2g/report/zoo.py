@@ -37,10 +37,6 @@ class NotBuilt:
 
 NOT_BUILT = (
     NotBuilt(
-        "LG-BPN", "many images", "Wang et al., CVPR 2023, doi 10.48550/arXiv.2304.00534",
-        "The layers of its two branches are not among the facts that this package is written from.",
-    ),
-    NotBuilt(
         "IDDP, the published form", "many images", "Lin et al., AAAI 2023, doi 10.1609/aaai.v37i2.25245",
         "Only its abstract could be read. It and its earlier version (Self-Verification, arXiv 2111.00666) "
         "were searched for by title, authors and content: no full text could be read, and no code was "
