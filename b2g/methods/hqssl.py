@@ -75,7 +75,7 @@ class HQSSL(Trained):
     recipes: ClassVar[dict[str, Recipe]] = {
         "full": Recipe("full", 500_000, 3e-4, "cosine", 0.7, batch=4, side=256),
         # Five levels look farther than such a crop, and fail on whole pictures, where what they see is no border.
-        "small": Recipe("small", 2500, 1e-3, "cosine", 0.3, batch=2, side=96),
+        "small": Recipe("small", 1500, 1e-3, "cosine", 0.3, batch=2, side=96),
     }
     capturable: ClassVar[bool] = True
 
