@@ -122,7 +122,7 @@ class LGBPN(_LGBPN, FittedAsymmetric):
     name: ClassVar[str] = "lg_bpn"
     label: ClassVar[str] = "one image"
     source: ClassVar[str] = "Wang et al., CVPR 2023, doi 10.48550/arXiv.2304.00534 (one-image form: ours)"
-    cost: ClassVar[str] = "two minutes on a CPU (short, 256x256); for a GPU (official)"
+    cost: ClassVar[str] = "a minute on a CPU (short, 256x256); for a GPU (official)"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "official": {},

@@ -146,7 +146,7 @@ class MASH(Method):
 
     name: ClassVar[str] = "mash"
     source: ClassVar[str] = "Chihaoui and Favaro, CVPR 2024, doi 10.48550/arXiv.2404.09389"
-    cost: ClassVar[str] = "about a minute on a GPU (official); a minute on a CPU (short, 256x256)"
+    cost: ClassVar[str] = "about a minute on a GPU (official); two minutes on a CPU (short, 256x256)"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "official": {},

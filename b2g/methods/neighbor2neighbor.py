@@ -92,7 +92,7 @@ class Neighbor2Neighbor(Method):
 
     name: ClassVar[str] = "neighbor2neighbor"
     source: ClassVar[str] = "Huang et al., CVPR 2021, doi 10.1109/CVPR46437.2021.01454 (one-image form: ours)"
-    cost: ClassVar[str] = "a minute on a CPU (short, 256x256); about an hour and more (official)"
+    cost: ClassVar[str] = "three minutes on a CPU (short, 256x256); about two hours (official)"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "official": dict(

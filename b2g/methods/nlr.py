@@ -87,7 +87,7 @@ class NLR(Method):
 
     name: ClassVar[str] = "nlr"
     source: ClassVar[str] = "Guo et al., NeurIPS 2025, https://neurips.cc/virtual/2025/poster/118602"
-    cost: ClassVar[str] = "about a minute on a GPU (official); about two on a CPU (short, 256x256)"
+    cost: ClassVar[str] = "about a minute on a GPU (official); a minute on a CPU (short, 256x256)"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "official": {},

@@ -50,7 +50,7 @@ class Noise2Same(Method):
 
     name: ClassVar[str] = "noise2same"
     source: ClassVar[str] = "Xie, Wang and Ji, NeurIPS 2020, doi 10.48550/arXiv.2010.11971"
-    cost: ClassVar[str] = "hours on a CPU (official), a minute (short; 256x256)"
+    cost: ClassVar[str] = "hours on a CPU (official), three minutes (short; 256x256)"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
         "official": {},

@@ -103,7 +103,7 @@ class Noise2Self(Method):
 
     name: ClassVar[str] = "noise2self"
     source: ClassVar[str] = "Batson and Royer, ICML 2019, doi 10.48550/arXiv.1901.11365"
-    cost: ClassVar[str] = "about ten minutes on a CPU (official), half a minute (short; 256x256)"
+    cost: ClassVar[str] = "about ten minutes on a CPU (official), one and a half (short; 256x256)"
     default_profile: ClassVar[str] = "official"
     profiles: ClassVar[dict[str, dict]] = {
         "official": {}, "short": dict(learning_rate=3e-3, width=32), "smoke": dict(steps=150, width=12, depth=5),
