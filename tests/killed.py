@@ -28,3 +28,18 @@ def killed(monkeypatch, objective, at, where=lambda fit: True):
         patch.setattr(engine, "time", types.SimpleNamespace(perf_counter=lambda: float(next(clock))))
         patch.setattr(objective, "loss", loss)
         yield
+
+
+@contextmanager
+def killed_after(monkeypatch, step):
+    """A ``watch`` under which a fit, in the block, dies after ``step``; each step is saved."""
+    clock = itertools.count(0, 61)
+
+    def stop(objective, done):
+        if done == step:
+            raise KeyboardInterrupt
+        return {}
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(engine, "time", types.SimpleNamespace(perf_counter=lambda: float(next(clock))))
+        yield stop

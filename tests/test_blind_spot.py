@@ -2,15 +2,14 @@
 
 import dataclasses
 import itertools
-import types
 
 import numpy as np
 import pytest
 import skimage.data
 import torch
+from killed import killed_after
 
 import b2g
-from b2g import fit as engine
 from b2g.asymmetric import refined
 from b2g.crops import CropObjective, Crops, Drawn
 from b2g.errors import B2GError
@@ -178,14 +177,7 @@ def test_a_killed_fit_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     whole = method(given, Circumstances(clean=clean))
     place = tmp_path / "fit"
 
-    def stop(objective, step):
-        if step == 4:
-            raise KeyboardInterrupt
-        return {}
-
-    clock = itertools.count(step=61)  # a minute passes at every look, so every step is saved
-    monkeypatch.setattr(engine, "time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after(monkeypatch, 4) as stop:
         method(given, Circumstances(clean=clean, checkpoint=place, watch=stop))
     rest = []
     end = method(given, Circumstances(clean=clean, checkpoint=place, watch=lambda o, step: rest.append(step) or {}))

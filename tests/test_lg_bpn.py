@@ -1,7 +1,6 @@
 """LG-BPN: the blind patch of its network, its shrunk kernels, and the method in both forms."""
 
 import itertools
-import types
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +8,9 @@ import pytest
 import skimage.data
 import torch
 import torch.nn.functional as F
+from killed import killed_after
 
 import b2g
-from b2g import fit as engine
 from b2g.crops import Drawn
 from b2g.errors import B2GError
 from b2g.fit import build
@@ -304,14 +303,7 @@ def test_a_killed_fit_goes_on_to_the_same_bytes(tmp_path, monkeypatch):
     whole = method(given, Circumstances(clean=clean))
     place = tmp_path / "fit"
 
-    def stop(objective, step):
-        if step == 4:
-            raise KeyboardInterrupt
-        return {}
-
-    clock = itertools.count(step=61)  # a minute passes at every look, so every step is saved
-    monkeypatch.setattr(engine, "time", types.SimpleNamespace(perf_counter=lambda: next(clock)))
-    with pytest.raises(KeyboardInterrupt):
+    with killed_after(monkeypatch, 4) as stop:
         method(given, Circumstances(clean=clean, checkpoint=place, watch=stop))
     rest = []
     look = lambda objective, step: rest.append(step) or {}  # noqa: E731
