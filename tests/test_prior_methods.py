@@ -199,7 +199,6 @@ def test_the_profiles_of_dip_say_what_the_notebooks_say():
     assert (official.inputs, official.width, official.skip, official.loss) == (32, 128, 4, "mse")
     assert official.jitter == pytest.approx(1 / 30)
     assert (variance.steps, variance.window, variance.patience, variance.stopping) == (5000, 100, 1000, "variance")
-    assert DIP.profile().stopping == "variance"
 
 
 def test_dip_fits_the_whole_noisy_picture_from_fixed_noise_that_trembles():
