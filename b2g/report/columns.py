@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from b2g.errors import B2GError
 from b2g.methods import METHODS
 
 
@@ -39,8 +40,16 @@ class Column:
             return {"sigma": "given"}
         plain = METHODS[self.method].profile(self.profile)
         # A network that hides pixels learns under any independent noise; the others need to know its kind.
-        knows = hasattr(plain, "noise") and getattr(plain, "input", "") != "masked"
-        return {"noise": "poisson"} if knows and noise == "poisson" else {}
+        knows = noise == "poisson" and getattr(plain, "input", "") != "masked" and _takes_poisson(plain)
+        return {"noise": "poisson"} if knows else {}
+
+
+def _takes_poisson(method):
+    """Whether a method can be told that the noise is Poisson noise."""
+    try:
+        return method.changed(noise="poisson") != method
+    except B2GError:
+        return False
 
 
 # How the paper's columns are filled. A printed method that is not here has its printed value alone.
