@@ -170,8 +170,8 @@ def test_smoke_is_the_same_for_every_seed_and_of_any_size():
 
 @needs_weights
 def test_a_blind_prior_takes_no_level():
-    for settings in (dict(sigma=25.0), dict(iterations=2)):
-        with pytest.raises(B2GError, match="DnCNN's colour weights are blind: leave out sigma and iterations"):
+    for settings in (dict(sigma=25.0), dict(iterations=2), dict(noise="correlated")):
+        with pytest.raises(B2GError, match="DnCNN's colour weights are blind: leave out sigma, noise and iterations"):
             PlugAndPlay(prior="dncnn", **settings)(batch(CLEAN))
 
 
