@@ -175,7 +175,7 @@ def _denoise(options) -> int:
             precision=options.precision, clean=clean, checkpoint=options.checkpoint,
         )  # fmt: skip
         b2g.images.write(target, incoming.restore(result.image), like=incoming)
-        _warn_of_correlated_noise(name, noisy, options.method, result.config)
+        _warn_of_correlated_noise(name, noisy, result.config)
         line = f"{name} -> {target}  {result.seconds:.1f} s on {result.device}"
         if clean is not None:
             line += f"  {b2g.psnr(clean, noisy, clip=False):.2f} -> {b2g.psnr(clean, result.image):.2f} dB"
@@ -183,11 +183,12 @@ def _denoise(options) -> int:
     return 0
 
 
-def _warn_of_correlated_noise(name: str, noisy, method: str, config: dict) -> None:
+def _warn_of_correlated_noise(name: str, noisy, config: dict) -> None:
     """Says on the error output when a method that was to find white noise found hardly any, as in a camera's JPEG."""
     import b2g
 
-    if config.get("noise") != "gaussian" or config.get("sigma") is not None:
+    asks = config.get("noise") == "gaussian" and config.get("sigma") is None
+    if not asks or config.get("input") == "masked":  # a network that hides pixels is told no level
         return
     if (sigma := b2g.estimate_sigma(noisy)) < _HARDLY_ANY:
         print(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,19 +28,18 @@ class Gain:
 
 def gains(records) -> list[Gain]:
     """The rows, by data set in the plan's order; what has no record at all is left out."""
-    known, found, planned = {record.id: record for record in records}, {}, {}
+    known, planned = {record.id: record for record in records if record.done}, defaultdict(list)
     for task in read_plan(PLAN).tasks:
-        record = known.get(task.run.id)
-        place = Record.of(task.run).dataset, Record.of(task.run).label
-        planned[place] = planned.get(place, 0) + 1
-        if record is not None and record.done:
-            found.setdefault(place, []).append(record)
-    rows = [
-        Gain(*place, float(np.mean([record.psnr_noisy for record in those])),
-             np.array([record.psnr - record.psnr_noisy for record in those]), planned[place])
-        for place, those in found.items()
-    ]  # fmt: skip
-    return sorted(rows, key=lambda row: [*planned].index((row.dataset, row.label)))
+        asked = Record.of(task.run)
+        planned[asked.dataset, asked.label].append(known.get(asked.id))
+    rows = []
+    for place, those in planned.items():
+        done = [record for record in those if record is not None]
+        if done:
+            noisy = np.array([record.psnr_noisy for record in done])
+            gain = np.array([record.psnr for record in done]) - noisy
+            rows.append(Gain(*place, float(noisy.mean()), gain, len(those)))
+    return rows
 
 
 def shown(rows: list[Gain]):
