@@ -67,7 +67,7 @@ def _ray():
 def _on_cluster(tasks: Iterable[Task], precision: str, address, gpus, work) -> Iterator[Outcome]:
     """Keep the cluster supplied, and yield outcomes as they end."""
     ray, waiting, running = _ray(), iter(tasks), {}
-    with _connected(address):
+    with _connected(address) as borrowed:
         share = _share(gpus)
         device = "cuda" if share else "cpu"
         start = _starter(work, share, device, precision)
@@ -83,18 +83,19 @@ def _on_cluster(tasks: Iterable[Task], precision: str, address, gpus, work) -> I
                 for ended in ray.wait(list(running), timeout=PERIOD)[0]:
                     yield _outcome(ended, running.pop(ended), device)
         finally:
-            for reference in running:
-                ray.cancel(reference, force=True)
+            if borrowed:  # else they end with the connection: Ray can abort this process where a task ends
+                for reference in running:  # just as it is cancelled (ray-project/ray#54798)
+                    ray.cancel(reference, force=True)
 
 
 @contextmanager
-def _connected(address: str | None):
-    """Inside, this process is part of a cluster: its caller's, that at ``address``, or one just for it."""
+def _connected(address: str | None) -> Iterator[bool]:
+    """Inside, this process is part of a cluster: its caller's (True), that at ``address``, or one just for it."""
     ray = _ray()
     if ray.is_initialized():
         if address:
             raise B2GError(f"this program is part of a Ray cluster and cannot join {address}: name none.")
-        yield
+        yield True
         return
     address = address or os.environ.get("RAY_ADDRESS")
     own = {} if address else {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
@@ -106,7 +107,7 @@ def _connected(address: str | None):
         except Exception as error:  # Ray raises OSError, RuntimeError, ValueError and Exception itself
             what = f"the cluster at {address} cannot be joined" if address else "Ray cannot be started here"
             raise B2GError(f"{what} ({_first_line(error)}).") from error
-        yield
+        yield False
     finally:
         ray.shutdown()
 

@@ -196,15 +196,18 @@ def test_a_node_without_the_package_ends_the_sweep(here, monkeypatch):
 
 def test_a_sweep_given_up_leaves_the_cluster_free(here, ray, tmp_path):
     def hang(run):
-        (tmp_path / str(os.getpid())).touch()
-        if run.repeat:
+        """All but whichever run comes first: tasks begin in no set order."""
+        try:
+            (tmp_path / "first").touch(exist_ok=False)
+        except FileExistsError:
+            (tmp_path / f"hangs-{os.getpid()}").touch()
             time.sleep(1000)
 
     outcomes = cluster.on_ray(gpus=0, work=works(hang))(plan(20).tasks)
-    next(outcomes)
-    wait_for(lambda: len(list(tmp_path.iterdir())) == 2, "both workers to be at work")
+    assert next(outcomes).record.done
+    wait_for(lambda: len(list(tmp_path.glob("hangs-*"))) == 2, "both workers to be at work")
     outcomes.close()
-    pids = [int(path.name) for path in tmp_path.iterdir()]
+    pids = [int(path.name.partition("-")[2]) for path in tmp_path.glob("hangs-*")]
     wait_for(lambda: not any(psutil.pid_exists(pid) for pid in pids), "the workers to end")
     assert ray.is_initialized() and len(list(cluster.on_ray(gpus=0, work=works())(plan(3).tasks))) == 3
 
@@ -259,9 +262,10 @@ def count(base):
 # ---- coming and going ----
 
 
-def test_a_cluster_of_its_own_ends_with_the_sweep(ray):
-    """Also when given up half-way: no process of it is left."""
+def test_a_cluster_of_its_own_ends_with_the_sweep(ray, monkeypatch):
+    """Also when given up half-way: no process of it is left, and no run is cancelled, at which Ray may abort."""
     ray.shutdown()
+    monkeypatch.setattr(ray, "cancel", lambda *words, **more: pytest.fail("cancelled"))
     before = set(psutil.Process().children(recursive=True))
     outcomes = cluster.on_ray(gpus=0, work=works())(plan(20).tasks)
     try:
