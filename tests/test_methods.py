@@ -21,7 +21,7 @@ from b2g.methods import (
 from b2g.methods.ap_bsn import APBSN, APBSNMany
 from b2g.methods.dgunet import DGUNet
 from b2g.methods.hqssl import HQSSL
-from b2g.methods.lg_bpn import LGBPN, LGBPNMany
+from b2g.methods.lg_bpn import LGBPN, PUBLISHED, LGBPNMany
 from b2g.methods.mpi import MPI, MPIScratch
 from b2g.methods.dip import DIP
 from b2g.methods.blind2unblind import Blind2Unblind, Blind2UnblindMany
@@ -173,7 +173,7 @@ OTHER = dict(
 
 # What a method must be set to, so that each of its settings may be changed alone.
 BASE_OF = {"b2g": dict(output="linear"), **{name: dict(calibration="sigma") for name in ("nlm", "wavelet", "tv")},
-           "pnp": dict(prior="ffdnet")}
+           "pnp": dict(prior="ffdnet"), "lg_bpn_many": PUBLISHED}
 PATCH = dict(reaches=(3, 10), hidden=5, test_shrink=(0.5, 0.8), refine_shrink=(0.5, 0.43))
 OTHER_OF = {  # where a setting's name has other values than in OTHER
     "consensus": dict(network="best", patches="nl_ridge", weighing="held", patches_profile="official"),

@@ -25,7 +25,7 @@ crop or picture together, as in the code's fit (its answer takes them part by pa
 kernel is made by spreading its weights, which gives the numbers of the code's reading between pixels. The
 training set is not SIDD's noisy pictures but BSDS500's with white noise, for which these factors are wrong:
 noise that is independent from pixel to pixel asks for strides of 1 and one hidden pixel, as in the profile
-``short_white``.
+``short_white`` and in the small weights.
 """
 
 from __future__ import annotations
@@ -132,10 +132,14 @@ class LGBPN(_LGBPN, FittedAsymmetric):
     }
 
 
+PUBLISHED = {name: getattr(_LGBPN, name) for name in WHITE}
+
+
 @dataclass(frozen=True)
 class LGBPNMany(_LGBPN, Trained):
     """LG-BPN trained on many noisy pictures: ``official`` is the published network and number of steps,
-    ``short`` a smaller one by a recipe of ours.
+    ``short`` a smaller one by a recipe of ours, with the factors for white noise, since that is what the
+    recipes train on.
     """
 
     name: ClassVar[str] = "lg_bpn_many"
@@ -143,15 +147,25 @@ class LGBPNMany(_LGBPN, Trained):
     cost: ClassVar[str] = "seconds on a CPU (short, 256x256), once trained"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
-        "official": dict(recipe="full", width=128, head=24, blocks=9, transformers=6, refinements=8),
-        "short": {}, "smoke": {},
-    }  # fmt: skip
+        "official": dict(
+            recipe="full", width=128, head=24, blocks=9, transformers=6, refinements=8, **PUBLISHED
+        ),
+        "short": {},
+        "smoke": {},
+    }
     recipes: ClassVar[dict[str, Recipe]] = {
         "full": Recipe("full", 61_360, 1e-4, "cosine", 0.4, batch=8, side=120),
-        "small": Recipe("small", 5000, 2e-3, "cosine", 0.4, batch=1, side=64),
+        "small": Recipe("small", 8000, 2e-3, "cosine", 0.4, batch=1, side=64),
     }
     capturable: ClassVar[bool] = True
 
+    reaches: tuple[int, int] = WHITE["reaches"]
+    hidden: int = WHITE["hidden"]
+    train_strides: tuple[int, int] = WHITE["train_strides"]
+    test_strides: tuple[int, int] = WHITE["test_strides"]
+    test_shrink: tuple[float, float] = WHITE["test_shrink"]
+    refine_strides: tuple[int, int] = WHITE["refine_strides"]
+    refine_shrink: tuple[float, float] = WHITE["refine_shrink"]
     refinements: int = SMALL["refinements"]
     width: int = SMALL["width"]
     head: int = SMALL["head"]
