@@ -237,6 +237,23 @@ def test_ours_is_the_mean_of_the_whole_set_and_nothing_less():
     assert "31.61" in repr(own_figures.shown(own_figures.compared(records)))
 
 
+def test_the_plan_of_own_figures_has_what_they_need_and_nothing_else(monkeypatch):
+    """Were the weights of the full recipes released, that is; SIDD's blocks are not here."""
+    from b2g import datasets
+
+    monkeypatch.delenv("B2G_SIDD", raising=False)
+    full = {f"{name}-full-3": {} for name, method in METHODS.items() if method.label == "many images"}
+    monkeypatch.setattr(plans, "released", lambda: full)
+    needed = {
+        (name, each.noise, each.level, METHODS[each.method].profile(each.profile).identity())
+        for each in own_figures.own_figures() if each.pictures not in ("", "sidd_validation")
+        for name in datasets.names(each.pictures)
+    }  # fmt: skip
+    runs = [task.run for task in plans.read_plan("own-figures").tasks]
+    assert {(run.picture, run.noise, run.level, run.method) for run in runs} == needed
+    assert len(runs) == len(needed) > 500
+
+
 def test_a_set_that_nobody_has_is_not_run(monkeypatch):
     monkeypatch.delenv("B2G_SIDD", raising=False)
     found = [each for each in own_figures.compared([]) if each.figure.pictures == "sidd_validation"]
