@@ -107,10 +107,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Zoo:
-    """All rows, sorted by label and then by dB on the first picture; ``pictures`` in the plan's order."""
+    """All rows, sorted by label and then by dB on the first picture; ``pictures`` in the plan's order.
+
+    ``noisy``: the PSNR of each picture before anything is done to it, None where no record tells.
+    """
 
     pictures: tuple[str, ...]
     rows: tuple[Row, ...]
+    noisy: dict[str, float | None]
 
     def of(self, label: str) -> tuple[Row, ...]:
         return tuple(row for row in self.rows if row.label == label)
@@ -131,7 +135,13 @@ def zoo(records, plan: str = PLAN) -> Zoo:
                      for picture in pictures}
             rows.append(_row(title, method, there, cells))
     rows.sort(key=lambda row: _place(row, pictures))
-    return Zoo(pictures, tuple(rows))
+    noisy = {picture: _noisy(picture, tasks, found) for picture in pictures}
+    return Zoo(pictures, tuple(rows), noisy)
+
+
+def _noisy(picture: str, tasks, found) -> float | None:
+    ids = [task.run.id for task in tasks if task.run.picture == picture]
+    return next((found[id].psnr_noisy for id in ids if id in found and found[id].done), None)
 
 
 def _titled(name: str, by_picture: dict) -> dict:

@@ -34,6 +34,17 @@ def shown(found: Zoo, label: str):
     return table(header, lines, f"{label.capitalize()}.", notes)
 
 
+def noisy(found: Zoo) -> str:
+    """What the noisy pictures have, and which rows make one worse by 0.05 dB or more, in a line a picture."""
+    lines = []
+    for picture, before in found.noisy.items():
+        if before is not None:
+            reached = [(row.cells[picture].psnr, row.title) for row in found.rows]
+            worse = [f"{title} {psnr:.2f}" for psnr, title in sorted(r for r in reached if r[0] and r[0] <= before - 0.05)]
+            lines.append(f"{short(picture)} has {before:.2f} dB while noisy; worse after: {', '.join(worse) or 'none'}.")
+    return "\n".join(lines) or "No run is stored yet."
+
+
 def _profiles(rows: tuple[Row, ...]) -> list[str]:
     """The labels of what was planned, where they say more than the row's title."""
     return [label for row in rows for label in row.profiles if label != row.title]

@@ -112,6 +112,17 @@ def test_a_run_that_failed_shows_its_reason():
     assert (cell.psnr, cell.lacks, cell.why) == (None, "refused", "it said no")
 
 
+def test_the_noisy_pictures_and_what_makes_them_worse_are_named(empty):
+    records = [record(runs_of("tv")[0], 19.5, psnr_noisy=20.0), record(runs_of("wavelet")[0], 29.0, psnr_noisy=20.0),
+               record(runs_of("nlm")[0], 18.0, psnr_noisy=20.0),
+               record(runs_of("nl_ridge")[0], 19.96, psnr_noisy=20.0)]  # fmt: skip
+    found = zoo.zoo(records)
+    assert found.noisy == dict.fromkeys(PICTURES) | {PICTURES[0]: 20.0}
+    assert zoo_tables.noisy(found) == "House has 20.00 dB while noisy; worse after: nlm 18.00, tv 19.50."
+    assert zoo_tables.noisy(zoo.zoo(records[1:2])).endswith("worse after: none.")
+    assert zoo_tables.noisy(empty) == "No run is stored yet."
+
+
 def test_rows_are_sorted_by_label_then_by_decibels():
     found = zoo.zoo([record(runs_of("tv")[0], 28.0), record(runs_of("wavelet")[0], 29.0)])
     titles = [row.title for row in found.of("classical")]
