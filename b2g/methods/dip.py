@@ -129,8 +129,10 @@ class DIP(Method):
     two gray crops of bsds500_train (100075, 100039) the variance was least after some 200 steps, 1.4 and 3.9
     dB below where the same fit stood after 1200: with ``jitter``, what varies is also the answer's own
     sharpness. So small a network learns the noise slowly, and between 600 and 1200 steps the end matters
-    little. The window of ``smoke``, and the lag of the answer, were settled by the PSNR of one crop with its
-    clean picture at hand, so that this crop says nothing of their worth.
+    little. ``short_sure`` is the same with Stein's risk, in twice the time: on crops of 128 pixels of the two,
+    in colour and in gray, it ended 1.2 and 1.7 dB above ``short``. It needs white noise. The window of
+    ``smoke``, and the lag of the answer, were settled by the PSNR of one crop with its clean picture at hand,
+    so that this crop says nothing of their worth.
     """
 
     name: ClassVar[str] = "dip"
@@ -142,6 +144,7 @@ class DIP(Method):
         "variance": dict(steps=5000, stopping="variance"),
         "sure": dict(loss="sure"),
         "short": dict(steps=1000, width=32),
+        "short_sure": dict(steps=1000, width=32, loss="sure"),
         "smoke": dict(steps=250, stopping="variance", width=16, window=50, patience=80, average=0.95),
     }
 
