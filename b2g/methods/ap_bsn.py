@@ -105,6 +105,7 @@ class APBSNMany(_APBSN, Trained):
     """
 
     name: ClassVar[str] = "ap_bsn_many"
+    revision: ClassVar[int] = 2  # the small weights of 1 had strides of 5 and 2
     source: ClassVar[str] = "Lee, Son and Lee, CVPR 2022, doi 10.1109/CVPR52688.2022.01720"
     cost: ClassVar[str] = "seconds on a CPU (256x256), once trained"
     default_profile: ClassVar[str] = "short"

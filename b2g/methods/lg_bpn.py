@@ -143,6 +143,7 @@ class LGBPNMany(_LGBPN, Trained):
     """
 
     name: ClassVar[str] = "lg_bpn_many"
+    revision: ClassVar[int] = 2  # the small weights of 1 had a camera's factors
     source: ClassVar[str] = "Wang et al., CVPR 2023, doi 10.48550/arXiv.2304.00534"
     cost: ClassVar[str] = "seconds on a CPU (short, 256x256), once trained"
     default_profile: ClassVar[str] = "short"
