@@ -45,6 +45,18 @@ def noisy(found: Zoo) -> str:
     return "\n".join(lines) or "No run is stored yet."
 
 
+def above(found: Zoo, title: str) -> str:
+    """Which rows of the same label reach more than the row ``title``, in a line a picture."""
+    [row] = [row for row in found.rows if row.title == title]
+    lines = []
+    for picture, cell in row.cells.items():
+        if cell.psnr is not None:
+            reached = [(each.cells[picture].psnr or 0.0, each.title) for each in found.of(row.label)]
+            better = [f"{name} {psnr:.2f}" for psnr, name in sorted(reached, reverse=True) if psnr > cell.psnr]
+            lines.append(f"{title} has {cell.psnr:.2f} dB on {short(picture)}; above it: {', '.join(better) or 'none'}.")
+    return "\n".join(lines) or f"{title} has no run yet."
+
+
 def _profiles(rows: tuple[Row, ...]) -> list[str]:
     """The labels of what was planned, where they say more than the row's title."""
     return [label for row in rows for label in row.profiles if label != row.title]

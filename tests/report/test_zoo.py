@@ -123,6 +123,15 @@ def test_the_noisy_pictures_and_what_makes_them_worse_are_named(empty):
     assert zoo_tables.noisy(empty) == "No run is stored yet."
 
 
+def test_what_is_above_a_row_is_of_its_label(empty):
+    [tv], [pnp] = runs_of("tv"), runs_of("pnp")
+    records = [record(tv, 29.5), record(runs_of("wavelet")[0], 29.0), record(runs_of("nlm")[0], 29.6), record(pnp, 31.0)]
+    found = zoo.zoo(records)
+    assert zoo_tables.above(found, "tv") == "tv has 29.50 dB on House; above it: nlm 29.60."
+    assert zoo_tables.above(found, "nlm") == "nlm has 29.60 dB on House; above it: none."
+    assert zoo_tables.above(empty, "tv") == "tv has no run yet."
+
+
 def test_rows_are_sorted_by_label_then_by_decibels():
     found = zoo.zoo([record(runs_of("tv")[0], 28.0), record(runs_of("wavelet")[0], 29.0)])
     titles = [row.title for row in found.of("classical")]
