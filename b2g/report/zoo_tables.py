@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from b2g.errors import B2GError
 from b2g.report import records as stored
 from b2g.report.markup import Lines, Mark, table
@@ -34,27 +36,26 @@ def shown(found: Zoo, label: str):
     return table(header, lines, f"{label.capitalize()}.", notes)
 
 
-def noisy(found: Zoo) -> str:
-    """What the noisy pictures have, and which rows make one worse by 0.05 dB or more, in a line a picture."""
-    lines = []
-    for picture, before in found.noisy.items():
-        if before is not None:
-            reached = [(row.cells[picture].psnr, row.title) for row in found.rows]
-            worse = [f"{title} {psnr:.2f}" for psnr, title in sorted(r for r in reached if r[0] and r[0] <= before - 0.05)]
-            lines.append(f"{short(picture)} has {before:.2f} dB while noisy; worse after: {', '.join(worse) or 'none'}.")
-    return "\n".join(lines) or "No run is stored yet."
-
-
-def above(found: Zoo, title: str) -> str:
-    """Which rows of the same label reach more than the row ``title``, in a line a picture."""
+def around(found: Zoo, title: str):
+    """The table of the pictures: how noisy each is, which rows make it worse by 0.05 dB or more, and which
+    rows of the same label reach more than the row ``title``.
+    """
     [row] = [row for row in found.rows if row.title == title]
     lines = []
-    for picture, cell in row.cells.items():
-        if cell.psnr is not None:
-            reached = [(each.cells[picture].psnr or 0.0, each.title) for each in found.of(row.label)]
-            better = [f"{name} {psnr:.2f}" for psnr, name in sorted(reached, reverse=True) if psnr > cell.psnr]
-            lines.append(f"{title} has {cell.psnr:.2f} dB on {short(picture)}; above it: {', '.join(better) or 'none'}.")
-    return "\n".join(lines) or f"{title} has no run yet."
+    for picture in found.pictures:
+        before, reached = found.noisy[picture], row.cells[picture].psnr
+        worse = [] if before is None else _between(found.rows, picture, high=before - 0.05)
+        better = [] if reached is None else _between(found.of(row.label), picture, low=reached)
+        noisy = "–" if before is None else f"{before:.2f}"
+        lines.append((short(picture), noisy, ", ".join(worse) or "none", ", ".join(better[::-1]) or "none"))
+    header = ("picture", "noisy, dB", "made worse by", f"above {title}")
+    return table(header, lines, f"What does harm, and what sees no more than {title} and does better.")
+
+
+def _between(rows, picture: str, low: float = 0.0, high: float = math.inf) -> list[str]:
+    """The rows above ``low`` and up to ``high`` dB on a picture, from the least up."""
+    reached = [(row.cells[picture].psnr or 0.0, row.title) for row in rows]
+    return [title for psnr, title in sorted(reached) if low < psnr <= high]
 
 
 def _profiles(rows: tuple[Row, ...]) -> list[str]:

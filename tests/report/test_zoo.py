@@ -112,24 +112,17 @@ def test_a_run_that_failed_shows_its_reason():
     assert (cell.psnr, cell.lacks, cell.why) == (None, "refused", "it said no")
 
 
-def test_the_noisy_pictures_and_what_makes_them_worse_are_named(empty):
-    records = [record(runs_of("tv")[0], 19.5, psnr_noisy=20.0), record(runs_of("wavelet")[0], 29.0, psnr_noisy=20.0),
-               record(runs_of("nlm")[0], 18.0, psnr_noisy=20.0),
-               record(runs_of("nl_ridge")[0], 19.96, psnr_noisy=20.0)]  # fmt: skip
-    found = zoo.zoo(records)
+def test_what_does_harm_and_what_is_above_a_row_is_named(empty, monkeypatch):
+    reached = {"tv": 19.5, "wavelet": 29.0, "nlm": 18.0, "nl_ridge": 19.96, "bm3d": 29.5, "pnp": 31.0}
+    found = zoo.zoo([record(runs_of(name)[0], psnr, psnr_noisy=20.0) for name, psnr in reached.items()])
     assert found.noisy == dict.fromkeys(PICTURES) | {PICTURES[0]: 20.0}
-    assert zoo_tables.noisy(found) == "House has 20.00 dB while noisy; worse after: nlm 18.00, tv 19.50."
-    assert zoo_tables.noisy(zoo.zoo(records[1:2])).endswith("worse after: none.")
-    assert zoo_tables.noisy(empty) == "No run is stored yet."
-
-
-def test_what_is_above_a_row_is_of_its_label(empty):
-    [tv], [pnp] = runs_of("tv"), runs_of("pnp")
-    records = [record(tv, 29.5), record(runs_of("wavelet")[0], 29.0), record(runs_of("nlm")[0], 29.6), record(pnp, 31.0)]
-    found = zoo.zoo(records)
-    assert zoo_tables.above(found, "tv") == "tv has 29.50 dB on House; above it: nlm 29.60."
-    assert zoo_tables.above(found, "nlm") == "nlm has 29.60 dB on House; above it: none."
-    assert zoo_tables.above(empty, "tv") == "tv has no run yet."
+    monkeypatch.setattr(zoo_tables, "table", lambda header, lines, *words: lines)
+    [bm3d] = [row.title for row in found.rows if row.name == "bm3d" and row.cells[PICTURES[0]].psnr]
+    assert zoo_tables.around(found, "wavelet") == [
+        ("House", "20.00", "nlm, tv", bm3d),
+        *((zoo_tables.short(picture), "–", "none", "none") for picture in PICTURES[1:]),
+    ]
+    assert [line[1:] for line in zoo_tables.around(empty, "tv")] == [("–", "none", "none")] * 3
 
 
 def test_rows_are_sorted_by_label_then_by_decibels():
