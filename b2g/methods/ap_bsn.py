@@ -35,6 +35,7 @@ from b2g.training import Recipe
 
 WHITE = dict(train_stride=1, test_stride=1)
 
+
 @dataclass(frozen=True)
 class _APBSN(Asymmetric):
     """What both forms of AP-BSN can set. ``train_stride``, ``test_stride``: of the parts in the fit and in

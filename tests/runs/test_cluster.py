@@ -194,22 +194,63 @@ def test_a_node_without_the_package_ends_the_sweep(here, monkeypatch):
         list(cluster.on_ray(gpus=0, work=module.work)(plan(3).tasks))
 
 
-def test_a_sweep_given_up_leaves_the_cluster_free(here, ray, tmp_path):
+def all_but_one_hang(folder):
+    """What a run does: that which comes first ends, the others leave a file with their process's number and
+    hang. Tasks begin in no set order.
+    """
+
     def hang(run):
-        """All but whichever run comes first: tasks begin in no set order."""
         try:
-            (tmp_path / "first").touch(exist_ok=False)
+            (folder / "first").touch(exist_ok=False)
         except FileExistsError:
-            (tmp_path / f"hangs-{os.getpid()}").touch()
+            (folder / f"hangs-{os.getpid()}").touch()
             time.sleep(1000)
 
-    outcomes = cluster.on_ray(gpus=0, work=works(hang))(plan(20).tasks)
+    return hang
+
+
+def give_up(folder, **where):
+    """A sweep that is given up while both slots of the cluster hang."""
+    outcomes = cluster.on_ray(gpus=0, work=works(all_but_one_hang(folder)), **where)(plan(20).tasks)
     assert next(outcomes).record.done
-    wait_for(lambda: len(list(tmp_path.glob("hangs-*"))) == 2, "both workers to be at work")
+    wait_for(lambda: len(list(folder.glob("hangs-*"))) == 2, "both workers to be at work")
     outcomes.close()
-    pids = [int(path.name.partition("-")[2]) for path in tmp_path.glob("hangs-*")]
+
+
+def wait_for_the_end_of_what_hangs(folder):
+    pids = [int(path.name.partition("-")[2]) for path in folder.glob("hangs-*")]
     wait_for(lambda: not any(psutil.pid_exists(pid) for pid in pids), "the workers to end")
+
+
+def test_a_sweep_given_up_leaves_the_cluster_free(here, ray, tmp_path):
+    give_up(tmp_path)
+    wait_for_the_end_of_what_hangs(tmp_path)
     assert ray.is_initialized() and len(list(cluster.on_ray(gpus=0, work=works())(plan(3).tasks))) == 3
+
+
+JOINED = """
+import sys, time
+from pathlib import Path
+import ray, test_cluster
+ray.cloudpickle.register_pickle_by_value(test_cluster)
+test_cluster.give_up(Path(sys.argv[2]), address=sys.argv[1])
+print("given up", flush=True)
+time.sleep(1000)
+"""
+
+
+def test_a_sweep_given_up_leaves_a_joined_cluster_free(here, tmp_path):
+    """While the program that gave it up goes on: its runs end with its connection."""
+    told = {"stdout": subprocess.PIPE, "cwd": Path(__file__).parent}
+    driver = subprocess.Popen([sys.executable, "-c", JOINED, here, str(tmp_path)], **told)
+    try:
+        assert driver.stdout.readline() == b"given up\n"
+        wait_for_the_end_of_what_hangs(tmp_path)
+        assert driver.poll() is None
+    finally:
+        driver.kill()
+        driver.communicate()
+    assert len(list(cluster.on_ray(gpus=0, work=works())(plan(3).tasks))) == 3
 
 
 DRIVER = """
