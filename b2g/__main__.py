@@ -41,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     denoise.add_argument("--noise", metavar="KIND:LEVEL", help="first add noise, e.g. gaussian:25 or poisson:30")
     denoise.add_argument("--checkpoint", help="a file that a killed fit goes on from")
     denoise.add_argument("--tile", type=int, metavar="PIXELS", help="cut larger pictures into tiles: bounds the memory")
-    denoise.add_argument("--overlap", type=int, default=OVERLAP, metavar="PIXELS", help="of tiles (default: %(default)s)")
+    denoise.add_argument(
+        "--overlap", type=int, default=OVERLAP, metavar="PIXELS", help="of tiles (default: %(default)s)"
+    )
     denoise.add_argument("--quiet", action="store_true", help="no progress")
 
     score = commands.add_parser("score", help="PSNR and SSIM of a denoised picture against the clean one")

@@ -49,7 +49,7 @@ class MaskLaw:
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise B2GError(f"{name} is a share of the pixels and must lie in [0, 1], not {getattr(self, name)}.")
         if not self.detail_threshold >= 0:
-            raise B2GError(f"detail_threshold is a distance on 0..255 and must be positive, not {self.detail_threshold}.")
+            raise B2GError(f"detail_threshold is a distance on 0..255, from 0 on, not {self.detail_threshold}.")
         if self.detail_over not in ("channel", "max", "euclidean"):
             raise B2GError(f"detail_over must be 'channel', 'max' or 'euclidean', not {self.detail_over!r}.")
 

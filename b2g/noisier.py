@@ -103,5 +103,6 @@ class FromNoisier(Method):
     def fitted(self, noisy: Tensor, circumstances: Circumstances) -> tuple[CropObjective, list[dict]]:
         """The objective after its fit to ``noisy`` ``(1, C, H, W)``, and the history."""
         objective = self.objective(noisy, circumstances)
-        result = fit_picture(self, objective, self.schedule(), noisy, circumstances, answer=lambda: objective.run(noisy))
+        answer = lambda: objective.run(noisy)  # noqa: E731
+        result = fit_picture(self, objective, self.schedule(), noisy, circumstances, answer=answer)
         return objective, result.history

@@ -78,7 +78,8 @@ def run_train(options) -> int:
         checkpoint=None if options.checkpoint is None else Path(options.checkpoint), precision=options.precision,
     )  # fmt: skip
     last = result.history[-1]
-    print(f"{method.name} -> {output}  {last['step']} steps, loss {last['loss']:.5f}, {result.seconds:.1f} s on {device}")
+    done = f"{last['step']} steps, loss {last['loss']:.5f}, {result.seconds:.1f} s on {device}"
+    print(f"{method.name} -> {output}  {done}")
     return 0
 
 

@@ -20,36 +20,22 @@ from b2g.anscombe import estimate_photons, through_gaussian
 from b2g.errors import B2GError
 from b2g.fit import RunningAverage, Schedule, build, mean_of_passes
 from b2g.fitted import fit_picture
-from b2g.losses import COMBINATIONS, OPERATORS, b2g_loss, uniform_loss
-from b2g.loop import PILOTS, VISIBLE, BlindSpotLoop, MaskLaw
-from b2g.method import Circumstances, Denoised, Method, added_later, check_choice, check_least
+from b2g.losses import b2g_loss, uniform_loss
+from b2g.loop import BlindSpotLoop, MaskLaw
+from b2g.method import Circumstances, Denoised, Method, added_later
+from b2g.methods.b2g_choices import check_settings
 from b2g.methods.b2g_profiles import BEST, CAMERA, FAITHFUL, FAST, MASKED, PAPER, REAL, SMOKE
 from b2g.methods.lichi import LIChI
 from b2g.methods.nl_ridge import NLRidge
 from b2g.network import Architecture, EncoderDecoder
 from b2g.noise import given_or_estimated
-from b2g.posterior import POSTERIORS, posterior_mean
+from b2g.posterior import posterior_mean
 from b2g.recorrupt import RecorruptedLoop
 from b2g.seeds import seed_for, torch_generator
 from b2g.shuffle import from_mosaic, to_mosaic
 from b2g.window import Canvas
 
-CHOICES = {
-    "visible": VISIBLE,
-    "operator": OPERATORS,
-    "combine": COMBINATIONS,
-    "loss_norm": ("masked", "all"),
-    "target": ("noisy", "hidden"),
-    "pilot": PILOTS,
-    "standout_on": ("features", "output"),
-    "answer": ("average", "passes", "visible"),
-    "input": ("masked", "recorrupted"),
-    "noise": ("gaussian", "poisson", "correlated"),
-    "patches": ("none", "nl_ridge", "lichi"),
-    "posterior": POSTERIORS,
-}
 DRAWN_PIXELS, LEAST_DRAWS, MOST_DRAWS = 2**19, 4, 16
-LEAST_SIDE = 64  # of a window: its borders, where the network sees one side only, must not be most of it
 PATCHES = {"nl_ridge": NLRidge, "lichi": LIChI}
 Gaussian = Callable[[Tensor, float], Tensor]  # a denoiser of Gaussian noise, told sigma in the picture's units
 
@@ -163,36 +149,7 @@ class B2G(Method):
     def __post_init__(self):
         super().__post_init__()
         self.schedule(), self.architecture(), self.law(), RunningAverage(self.average)  # each refuses what cannot be
-        for name, allowed in CHOICES.items():
-            check_choice(name, getattr(self, name), allowed)
-        for name, least in (("passes", 1), ("draws", 0), ("side", 0), ("shuffle", 1)):
-            check_least(name, getattr(self, name), least)
-        self._check_input()
-
-    def _check_input(self) -> None:
-        """Refuses settings that one way of hiding the noise cannot go with."""
-        if self.sigma is not None and not self.sigma > 0:
-            raise B2GError(f"b2g's sigma is a noise level on 0..255 and must be positive, not {self.sigma}.")
-        if self.sigma is not None and self.noise == "poisson":
-            raise B2GError("b2g's sigma belongs to noise='gaussian'; leave it out, photons are estimated.")
-        if not self.strength > 0:
-            raise B2GError(f"strength is the share of noise that is added and must be positive, not {self.strength}.")
-        if not 0 <= self.weights < 1:
-            raise B2GError(f"weights is the decay of averaged weights and must lie in [0, 1), not {self.weights}.")
-        if not 0 <= self.hold < 1:
-            raise B2GError(f"hold is the share of pixels held back and must lie in [0, 1), not {self.hold}.")
-        if 0 < self.side < LEAST_SIDE:
-            raise B2GError(f"side is 0 (all) or a window of at least {LEAST_SIDE} pixels, not {self.side}.")
-        if self.side and self.input == "masked" and (self.law().dual or self.standout_on == "output"):
-            raise B2GError("a window (side) goes with a mask of a fixed law; take side=0, or mask='bernoulli'.")
-        if self.pilot == "patches" and self.patches == "none":
-            raise B2GError("pilot='patches' needs a patch-based denoiser: set patches='nl_ridge' or 'lichi'.")
-        if self.input == "recorrupted" and self.posterior != "none":
-            raise B2GError("posterior belongs to blind estimates; with input='recorrupted' set posterior='none'.")
-        if self.input == "recorrupted" and self.visible != "none":
-            raise B2GError("visible f(y) belongs to masks; with input='recorrupted' set visible='none'.")
-        if self.input == "recorrupted" and self.output != "linear":
-            raise B2GError("with input='recorrupted' the network's output is a change of either sign: set output='linear'.")
+        check_settings(self)
 
     def schedule(self) -> Schedule:
         """How long and how fast the fit goes."""
@@ -227,9 +184,9 @@ class B2G(Method):
         if self.input == "recorrupted":
             return self._recorrupted(noisy, circumstances, generator)
         return BlindSpotLoop(
-            self._network(noisy, circumstances), noisy, self.loss, law=self.law(), visible=self.visible, pilot=self.pilot,
-            dual_from=self.dual_from, refresh=self.refresh, guided=self.standout_on == "output", flips=self.flips,
-            generator=generator, precision=circumstances.precision, side=self.side,
+            self._network(noisy, circumstances), noisy, self.loss, law=self.law(), visible=self.visible,
+            pilot=self.pilot, dual_from=self.dual_from, refresh=self.refresh, guided=self.standout_on == "output",
+            flips=self.flips, generator=generator, precision=circumstances.precision, side=self.side,
             readings={"operator": self.operator, "combine": self.combine, "omega": self.omega},
             estimate=self._patched(noisy, self._sigma(noisy)) if self.pilot == "patches" else None,
         )  # fmt: skip
@@ -241,8 +198,8 @@ class B2G(Method):
         torch.nn.init.zeros_(network.last.weight)
         return RecorruptedLoop(
             network, noisy, self._sigma(noisy), strength=self.strength, pilot=self._patched if piloted else None,
-            hold=self.hold, draws=self.count_draws(noisy.shape[-2] * noisy.shape[-1]), side=self.side, weights=self.weights,
-            flips=self.flips, generator=generator, precision=circumstances.precision,
+            hold=self.hold, draws=self.count_draws(noisy.shape[-2] * noisy.shape[-1]), side=self.side,
+            weights=self.weights, flips=self.flips, generator=generator, precision=circumstances.precision,
         )  # fmt: skip
 
     def count_draws(self, pixels: int) -> int:
@@ -272,7 +229,9 @@ class B2G(Method):
         """Whether a fit holds pixels back, so that :meth:`beside` can weigh its answer against another's."""
         return self.input == "recorrupted" and self.patches != "none" and self.hold > 0 and self.answer == "visible"
 
-    def beside(self, noisy: Tensor, circumstances: Circumstances, other: Gaussian | None = None) -> tuple[Denoised, float]:
+    def beside(
+        self, noisy: Tensor, circumstances: Circumstances, other: Gaussian | None = None
+    ) -> tuple[Denoised, float]:
         """The answer, and its share in the mean with ``other`` that held pixels bear
         out (1 where none is given).
 
@@ -306,7 +265,9 @@ class B2G(Method):
         answer, share = replace(self, shuffle=1).beside(to_mosaic(noisy, self.shuffle), own, other)
         return replace(answer, estimate=from_mosaic(answer.estimate, self.shuffle, *noisy.shape[-2:])), share
 
-    def _stabilised(self, noisy: Tensor, circumstances: Circumstances, other: Gaussian | None) -> tuple[Denoised, float]:
+    def _stabilised(
+        self, noisy: Tensor, circumstances: Circumstances, other: Gaussian | None
+    ) -> tuple[Denoised, float]:
         """Poisson noise: the number of photons is estimated, the Anscombe transform makes the noise Gaussian.
 
         The history's PSNR would be that of transformed pictures, so there is none.

@@ -30,11 +30,11 @@ class Consensus(Method):
 
     ``patches_profile`` names the patch denoiser's own settings; ``""`` is its default.
 
-    ``weighing="fixed"`` takes ``weight`` as the networks' share; ``"held"`` takes the share for which the mean is nearest to
-    pixels that the fit never saw (:meth:`b2g.recorrupt.RecorruptedLoop.share_beside`). ``sigma`` as in the members; None
-    estimates it once for both. ``noise="poisson"`` or ``"correlated"`` (the profile ``camera``) tells both members which
-    noise to expect; of correlated noise held pixels would show their own to the fit. The identity names
-    every setting of both members. The history's last entry tells the share.
+    ``weighing="fixed"`` takes ``weight`` as the networks' share; ``"held"`` takes the share for which the mean is
+    nearest to pixels that the fit never saw (:meth:`b2g.recorrupt.RecorruptedLoop.share_beside`). ``sigma`` as in
+    the members; None estimates it once for both. ``noise="poisson"`` or ``"correlated"`` (the profile ``camera``)
+    tells both members which noise to expect; of correlated noise held pixels would show their own to the fit. The
+    identity names every setting of both members. The history's last entry tells the share.
     """
 
     name: ClassVar[str] = "consensus"

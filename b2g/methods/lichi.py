@@ -32,10 +32,11 @@ class LIChI(Method):
     ``sigma`` is the Gaussian noise level on 0..255; None estimates it (:func:`b2g.noise.estimate_sigma`).
     ``noise="poisson"``: the picture is counts over ``photons`` (at white; None estimates them,
     :func:`b2g.anscombe.estimate_photons`), and goes through the Anscombe transform and its exact unbiased
-    inverse. ``noise="correlated"``: as NL-Ridge has it (:mod:`b2g.methods.nl_ridge`). ``patch`` (side) and ``group`` (members) belong to the first estimate and to the steps after it,
-    ``steps`` is M; 0 is the paper's number for this sigma. ``window`` is the side of the search window,
-    ``stride`` the distance of reference patches, ``alpha`` the strength of the added noise of Noisier2Noise,
-    ``keep`` the share of noise kept at the start.
+    inverse. ``noise="correlated"``: as NL-Ridge has it (:mod:`b2g.methods.nl_ridge`). ``patch`` (side) and
+    ``group`` (members) belong to the first estimate and to the steps after it, ``steps`` is M; 0 is the paper's
+    number for this sigma. ``window`` is the side of the search window, ``stride`` the distance of reference
+    patches, ``alpha`` the strength of the added noise of Noisier2Noise, ``keep`` the share of noise kept at the
+    start.
     ``colour="joint"`` (the paper) lets the channels of a patch share one Theta; ``"opponent"`` fits one for
     brightness and one for each of the two opponent colours (:mod:`b2g.colour`), which the same group serves.
     """

@@ -100,7 +100,8 @@ class NLRidge(Method):
         return from_opponent(answer) if self.colour == "opponent" else answer
 
     def _variance(self, noisy: Tensor, picture: Tensor):
-        """Sigma on 0..255, the map from an estimate to the variance of each entry of the picture, and what was found."""
+        """Sigma on 0..255, the map from an estimate to the variance of each entry of the picture,
+        and what was found."""
         if self.noise != "poisson":
             sigma = level_of(self, noisy)
             return sigma, lambda estimate: torch.full_like(estimate, (sigma / 255) ** 2), {"sigma": sigma}

@@ -47,7 +47,8 @@ class TotalVariation(CalibratedFilter):
         check_least("steps", self.steps, 2)
 
     def filtered(self, picture: np.ndarray, knob: float, channel_axis: int | None = None) -> np.ndarray:
-        return skimage.restoration.denoise_tv_chambolle(picture, knob, max_num_iter=self.steps, channel_axis=channel_axis)
+        how = dict(max_num_iter=self.steps, channel_axis=channel_axis)
+        return skimage.restoration.denoise_tv_chambolle(picture, knob, **how)
 
     def set_by(self, sigma: float, picture: np.ndarray, run: Callable[[float], np.ndarray]) -> float:
         noise = sigma / 255

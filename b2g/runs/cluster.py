@@ -16,9 +16,8 @@ from itertools import islice
 from pathlib import Path
 
 from b2g.errors import B2GError
-from b2g.runs.engine import Engine
 from b2g.runs.plan import Task
-from b2g.runs.work import Outcome, carry_out, failed
+from b2g.runs.work import Engine, Outcome, carry_out, failed
 
 RETRIES = 3  # of a run whose worker or node was lost
 AHEAD = 2  # tasks in flight for each slot, so that a worker finds its next run at hand

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +22,7 @@ from b2g.errors import B2GError
 from b2g.files import replacing
 from b2g.runs.plan import Plan, Task
 from b2g.runs.store import Store
-from b2g.runs.work import Outcome, carry_out, failed
-
-Engine = Callable[[Iterable[Task]], Iterator[Outcome]]
+from b2g.runs.work import Engine, Outcome, carry_out, failed
 
 
 @dataclass(frozen=True)

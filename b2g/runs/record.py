@@ -103,7 +103,8 @@ class Record:
         """From the text of a CSV row; refused where the row's id is not that of its specification."""
         unknown = set(row) - {f.name for f in fields(cls)}
         if unknown or None in row.values():
-            raise B2GError(f"a record has the columns {', '.join(COLUMNS)}; not {', '.join(map(str, unknown)) or 'fewer'}.")
+            others = ", ".join(map(str, unknown)) or "fewer"
+            raise B2GError(f"a record has the columns {', '.join(COLUMNS)}; not {others}.")
         try:
             values = {name: _PARSE.get(name, str)(text) for name, text in row.items()}
             record = cls(**values)
@@ -130,7 +131,8 @@ def label(settings: dict, level: float | None = None) -> str:
             best = profile, changed
     profile, changed = best
     title = name if len([p for p in method.profiles if p != "smoke"]) == 1 else f"{name}/{profile}"
-    parts = [f"{key}={'given' if key == 'sigma' and value == level else _short(value)}" for key, value in changed.items()]
+    told = lambda key, value: "given" if key == "sigma" and value == level else _short(value)  # noqa: E731
+    parts = [f"{key}={told(key, value)}" for key, value in changed.items()]
     return "+".join([title, *parts])
 
 

@@ -57,7 +57,9 @@ class Run:
         method = METHODS.get(name)
         if method is None or method.revision != revision:
             have = "not here" if method is None else f"at revision {method.revision}"
-            raise B2GError(f"run {self.id} needs {name} at revision {revision}, which is {have}; install the b2g of then.")
+            raise B2GError(
+                f"run {self.id} needs {name} at revision {revision}, which is {have}; install the b2g of then."
+            )
         configured = method().changed(**settings)
         if configured.identity() != self.method:
             raise B2GError(f"run {self.id} needs {name} with members of other settings; install the b2g of then.")
@@ -71,7 +73,8 @@ class Run:
         """The noisy picture: drawn by the hash of picture, noise, level and repeat, or the data set's own."""
         if self.noise == "real":
             return datasets.load_noisy(self.picture)
-        noisy = add_noise(clean, self.noise, self.level, seed=noise_name(self.picture, self.noise, self.level, self.repeat))
+        seed = noise_name(self.picture, self.noise, self.level, self.repeat)
+        noisy = add_noise(clean, self.noise, self.level, seed=seed)
         return noisy.clip(0, 1) if self.protocol == "clipped" else noisy
 
 

@@ -80,7 +80,8 @@ class Store:
         return [Record.read(json.loads(row)) for (row,) in self._base.execute("SELECT row FROM runs ORDER BY id")]
 
     def histories(self) -> dict[str, list[dict]]:
-        return {id: json.loads(text) for id, text in self._base.execute("SELECT id, entries FROM histories ORDER BY id")}
+        rows = self._base.execute("SELECT id, entries FROM histories ORDER BY id")
+        return {id: json.loads(text) for id, text in rows}
 
     def finished(self, retry: bool = False) -> set[str]:
         """The ids that need no run: all with a record, or (``retry``) those that are done."""

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cache
@@ -19,6 +20,7 @@ from PIL import Image, PngImagePlugin
 import b2g
 from b2g.errors import B2GError, Diverged
 from b2g.fit import autocast
+from b2g.runs.plan import Task
 from b2g.runs.record import Record
 from b2g.runs.spec import Run
 
@@ -34,6 +36,9 @@ class Outcome:
     record: Record
     history: list[dict] = field(default_factory=list)
     pictures: dict[str, bytes] = field(default_factory=dict)
+
+
+Engine = Callable[[Iterable[Task]], Iterator[Outcome]]  # carries runs out; outcomes come in any order
 
 
 def carry_out(

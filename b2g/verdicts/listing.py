@@ -91,7 +91,7 @@ def tally(judged: Judged) -> str:
             counts.setdefault(case.reading, Counter())[case.outcome] += 1
     parts = []
     for reading, found in counts.items():
-        words = ", ".join(f"{found[outcome]} {names[outcome][found[outcome] > 1]}" for outcome in OUTCOMES if found[outcome])
+        words = ", ".join(f"{count} {names[outcome][count > 1]}" for outcome in OUTCOMES if (count := found[outcome]))
         parts.append(f"{reading}: {words}" if reading else words)
     return "; ".join(parts)
 
