@@ -1,6 +1,7 @@
 """Tables as outputs: numbers to the right, marks without colour, a scroll of their own on a phone."""
 
 import html
+import re
 from dataclasses import dataclass
 
 from b2g.errors import B2GError
@@ -18,7 +19,7 @@ text-align:left;vertical-align:top;color:inherit;background:transparent}
 .b2g-table thead th{border-bottom:2px solid rgba(128,128,128,.7);vertical-align:bottom}
 .b2g-table tbody th{font-weight:400}
 .b2g-table .b2g-group{text-align:left;border-bottom:1px solid rgba(128,128,128,.35)}
-.b2g-table tr>th:first-child{position:sticky;left:0;z-index:1;min-width:6.5em;max-width:9.5em;
+.b2g-table tr>th:first-child{position:sticky;left:0;z-index:1;min-width:6.5em;max-width:10.5em;
 background:var(--pst-color-background,var(--jp-layout-color0,var(--colab-primary-surface-color,Canvas)))}
 .b2g-table .b2g-number{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 .b2g-table .b2g-best{font-weight:700}
@@ -141,8 +142,14 @@ def _groups(groups):
 
 def _row(row, right):
     first, *others = (_content(cell) for cell in row)
+    first = _breakable(first)
     cells = "".join(f"<td{_class(number)}>{cell}</td>" for cell, number in zip(others, right[1:]))
     return f'<tr><th scope="row"{_class(right[0])}>{first}</th>{cells}</tr>'
+
+
+def _breakable(markup):
+    """Lets a long name break after its joints, "/", "_" and "+", but in no tag."""
+    return re.sub(r"(<[^>]*>)|([/_+])(?=\w)", lambda found: found[1] or found[2] + "<wbr>", markup)
 
 
 def _class(number):

@@ -12,7 +12,7 @@ import pytest
 from b2g.errors import B2GError
 from b2g.fit import SCHEDULES
 from b2g.methods import B2G
-from b2g.methods.b2g import CHOICES as METHOD_CHOICES
+from b2g.methods.b2g_choices import CHOICES as METHOD_CHOICES
 from b2g.network import CHOICES as NETWORK_CHOICES
 
 CHOICES = {**METHOD_CHOICES, **NETWORK_CHOICES, "decay": SCHEDULES}

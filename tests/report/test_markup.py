@@ -47,6 +47,15 @@ def test_every_cell_is_there_and_escaped():
     assert grid.caption == "Means over <nine> pictures"
 
 
+def test_a_long_name_may_break_at_its_joints_in_the_first_column_only():
+    rows = [("ap_bsn/short_white+steps", "a_b"), (Mark("b2g/real", "best", "a/b"), "1")]
+    shown = table(("method", "as"), rows, "Two.")
+    html = shown._repr_html_()
+    assert '<th scope="row">ap_<wbr>bsn/<wbr>short_<wbr>white+<wbr>steps</th><td>a_b</td>' in html
+    assert 'title="a/b">b2g/<wbr>real</span>' in html
+    assert "<wbr>" not in repr(shown) and "ap_bsn/short_white+steps" in repr(shown)
+
+
 def test_it_scrolls_by_itself_and_a_keyboard_can_scroll_it():
     tags = Grid(table(HEADER, ROWS, "Means")._repr_html_()).tags
     box = dict(tags)["div"]
