@@ -51,10 +51,10 @@ class IDDP(FromNoisier):
 
     name: ClassVar[str] = "iddp"
     source: ClassVar[str] = "our one-image reading of Lin et al., AAAI 2023, doi 10.1609/aaai.v37i2.25245"
-    cost: ClassVar[str] = "some twenty seconds on a CPU (256x256)"
+    cost: ClassVar[str] = "some forty seconds on a CPU (256x256)"
     default_profile: ClassVar[str] = "short"
     profiles: ClassVar[dict[str, dict]] = {
-        "short": {},
+        "short": dict(steps=1800),
         "smoke": dict(steps=160, batch=1, layers=5, width=24, learning_rate=4e-3),
     }
 
