@@ -20,13 +20,26 @@ from b2g.losses import gradient_magnitude, spatial_gradient
 NORMALISERS = ("window", "self2self")
 
 
-def dilated(features: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
-    """The 3x3 convolution whose nine pixels lie ``dilation`` apart, zeros outside; sides stay.
-    On a CPU in float32."""
-    how = {"padding": dilation, "dilation": dilation}
-    if features.device.type != "cpu":
+def sound_in_bfloat16(channels: int) -> bool:
+    """Whether PyTorch 2.13's bfloat16 gradient of a dilated convolution of so many channels is right on a CPU.
+
+    With more than 16 channels that are no multiple of 16 it reads and writes outside of its memory: the
+    gradients are not finite, or the process ends. All other numbers up to 128 that were tried agree with
+    float32.
+    """
+    return channels <= 16 or channels % 16 == 0
+
+
+def dilated(
+    features: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, *, always: bool = True
+) -> Tensor:
+    """The convolution whose kernel's pixels lie ``dilation`` apart, zeros outside; sides stay (odd kernels).
+
+    On a CPU in float32: ``always``, or only where bfloat16 is not sound (:func:`sound_in_bfloat16`).
+    """
+    how = {"padding": weight.shape[-1] // 2 * dilation, "dilation": dilation}
+    if features.device.type != "cpu" or not always and (dilation == 1 or sound_in_bfloat16(weight.shape[1])):
         return F.conv2d(features, weight, bias, **how)
-    # PyTorch 2.13 on a CPU: the bfloat16 gradient of a dilated convolution writes outside of its memory.
     with torch.autocast("cpu", enabled=False):
         return F.conv2d(features.to(weight.dtype), weight, bias, **how)
 
@@ -34,11 +47,12 @@ def dilated(features: Tensor, weight: Tensor, bias: Tensor | None, dilation: int
 class DilatedConv2d(nn.Conv2d):
     """A 3x3 convolution by :func:`dilated`."""
 
-    def __init__(self, channels_in: int, channels_out: int, dilation: int):
-        super().__init__(channels_in, channels_out, 3, padding=dilation, dilation=dilation)
+    def __init__(self, channels_in: int, channels_out: int, dilation: int, bias: bool = True, *, always: bool = True):
+        super().__init__(channels_in, channels_out, 3, padding=dilation, dilation=dilation, bias=bias)
+        self.always = always
 
     def forward(self, features: Tensor) -> Tensor:
-        return dilated(features, self.weight, self.bias, self.dilation[0])
+        return dilated(features, self.weight, self.bias, self.dilation[0], always=self.always)
 
 
 def convolution(channels_in: int, channels_out: int, dilation: int = 1) -> nn.Conv2d:

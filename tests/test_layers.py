@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from oracles import assert_mean, assert_rate, gradient
 
 from b2g.errors import B2GError
-from b2g.layers import ChannelAttention, GradientLayer, MaskedConv2d, TStandout, convolution, dropout
+from b2g.layers import ChannelAttention, GradientLayer, MaskedConv2d, TStandout, convolution, dilated, dropout
 
 
 def twin(seed=1):
@@ -86,6 +86,26 @@ def test_a_dilated_convolution_is_in_float32_on_a_cpu(channels):
     assert torch.equal(answer, plain) and type(convolution(*channels)) is torch.nn.Conv2d
     answer.square().mean().backward()
     assert features.grad.isfinite().all() and layer.weight.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("kernel, dilation", [(3, 2), (11, 2), (3, 3), (9, 1)])
+@pytest.mark.parametrize("channels", [3, 8, 16, 17, 24, 32, 40, 64])
+def test_gradients_of_dilated_convolutions_in_bfloat16_are_those_of_float32(channels, kernel, dilation):
+    """Of 17, 24 and 40 channels PyTorch's own are not finite, or end the process: seen before the guard."""
+    weight = (randn(8, channels, kernel, kernel, dtype=torch.float32) / kernel / channels**0.5).requires_grad_()
+    features = randn(1, channels, 30, 37, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
+    features.requires_grad_()
+    aim = randn(1, 8, 30, 37, dtype=torch.float32)
+
+    def slopes(enabled):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            answer = dilated(features, weight, None, dilation, always=False)
+        rounded = enabled and (dilation == 1 or channels in (3, 8, 16, 32, 64))
+        assert answer.dtype == (torch.bfloat16 if rounded else torch.float32)
+        return torch.autograd.grad((answer.float() * aim).sum(), (features, weight))
+
+    for found, expected in zip(slopes(True), slopes(False)):
+        assert float((found - expected).norm() / expected.norm()) < 0.01  # bfloat16 has 8 bits
 
 
 @pytest.mark.parametrize("normaliser, factor", [("window", 1), ("self2self", 1 / 5)])

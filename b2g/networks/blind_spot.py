@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from b2g.layers import DilatedConv2d
+
 SLOPE = 0.1  # of the half-plane network's LeakyReLU
 
 
@@ -48,7 +50,7 @@ class Dilated(nn.Module):
     def __init__(self, width: int, dilation: int):
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=dilation, dilation=dilation), nn.ReLU(),
+            DilatedConv2d(width, width, dilation, always=False), nn.ReLU(),
             nn.Conv2d(width, width, 1),
         )  # fmt: skip
 

@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from b2g.errors import B2GError
+from b2g.layers import DilatedConv2d, dilated
 from b2g.networks.blind_spot import dilated_layers, merging, start_quiet
 from b2g.shuffle import in_parts
 
@@ -106,8 +107,7 @@ class BlindPatchConv2d(nn.Conv2d):
             kernel = shrunk(kernel, shrink)
         else:  # only what the mask can keep
             kernel, dilation = kernel[..., self.first :: self.apart, self.first :: self.apart], self.apart
-        around = kernel.shape[-1] // 2 * dilation
-        return F.conv2d(features, kernel, self.bias, padding=around, dilation=dilation)
+        return dilated(features, kernel, self.bias, dilation, always=False)
 
 
 class Scale(nn.Module):
@@ -221,7 +221,7 @@ class LocalGlobal(nn.Module):
         self.near_steps = nn.Sequential(nn.ReLU(), *dilated_layers(width, blocks, NEAR))
         self.far = BlindPatchConv2d(head, width, reaches[1], hidden, APART)
         self.far_blocks = nn.ModuleList(DilatedTransformer(width) for _ in range(transformers))
-        self.far_last = nn.Conv2d(width, width, 3, padding=FAR, dilation=FAR, bias=False)
+        self.far_last = DilatedConv2d(width, width, FAR, bias=False, always=False)
         self.tail = merging(width, channels)
         self._start()
 
