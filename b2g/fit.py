@@ -139,9 +139,9 @@ def autocast(device: torch.device, precision: str):
 
 def build(make: Callable[[], nn.Module], seed: int, device: torch.device) -> nn.Module:
     """A network with initial weights from ``seed``, equal on every device;
-    the global stream is left as it was."""
+    no global stream is touched."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed those of all devices
         network = make()
     return network.to(device=device, dtype=torch.float32, memory_format=torch.channels_last)
 
@@ -160,6 +160,7 @@ def fit(
     identity: str = "",
     engine: str = "auto",
     stop: Callable[[int], bool] | None = None,
+    forget: bool = True,
 ) -> Fit:
     """Minimise ``objective`` by Adam over ``schedule`` and return the running average and the history.
 
@@ -168,6 +169,7 @@ def fit(
     only. ``watch`` is called with the objective and the number of steps done at every entry of the history
     (every ``log_every`` steps and at the end), which takes up its numbers. A ``checkpoint`` is written about
     once a minute and read at the start if its ``identity`` is this run's; it is removed at the end.
+    ``forget``: remove the checkpoint at the end; False leaves that to a caller who has yet to keep the result.
     ``engine``: see :func:`b2g.capture.choose_steps`. Raises :class:`~b2g.errors.Diverged` when the loss stops
     being finite.
 
@@ -207,7 +209,7 @@ def fit(
             if checkpoint is not None and time.perf_counter() - saved > 60:
                 seconds, saved = spent + time.perf_counter() - began, time.perf_counter()
                 _save(Path(checkpoint), identity, step + 1, seconds, objective, optimiser, mean, history)
-    if checkpoint is not None:
+    if checkpoint is not None and forget:
         Path(checkpoint).unlink(missing_ok=True)
     return Fit(None if mean is None else mean.value, history, spent + time.perf_counter() - began, take.engine)
 

@@ -177,6 +177,7 @@ class EncoderDecoder(nn.Module):
         self.decoder = nn.ModuleList(levels)
         self.head = _Decode((2 * width + channels, *shape.head), _head_shape(shape), "full")
         self.last = convolution(shape.head[-1], answers or channels, shape.dilation)
+        self.draws = (shape.dropout, shape.standout) != ("none", "none")
         self.last_rate = shape.rate if shape.dropout == "all" and shape.standout != "all" else 0.0
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -193,7 +194,8 @@ class EncoderDecoder(nn.Module):
     ) -> Tensor:
         height, width = image.shape[-2:]
         mask = torch.ones_like(image) if mask is None else mask
-        generator = generator or torch.Generator(image.device).manual_seed(0)
+        if generator is None and self.draws:  # a generator that is made in a CUDA graph's step forbids the graph
+            generator = torch.Generator(image.device).manual_seed(0)
         # Two pixels a side at the bottom: batch normalisation needs more than one number per channel.
         step, least = 2**self.shape.depth, 2 ** (self.shape.depth + 1)
         grown = [max(least, -(-side // step) * step) for side in (height, width)]
@@ -205,7 +207,7 @@ class EncoderDecoder(nn.Module):
             seen = seen.contiguous(memory_format=torch.channels_last)
         return self._run(seen, mask, generator, guide)[..., :height, :width]
 
-    def _run(self, seen: Tensor, mask: Tensor, generator: torch.Generator, guide: Tensor | None) -> Tensor:
+    def _run(self, seen: Tensor, mask: Tensor, generator: torch.Generator | None, guide: Tensor | None) -> Tensor:
         skips = [seen]
         features, mask = self.stem(seen, mask)
         for layer in self.encoder[:-1]:

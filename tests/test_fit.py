@@ -57,6 +57,16 @@ class Noisy(Slope):
         self.generator.set_state(state["generator"])
 
 
+def test_initial_weights_come_from_the_seed_and_touch_no_generator_but_a_copy(monkeypatch):
+    """torch.manual_seed would seed the callers' CUDA generators, too."""
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    state = torch.get_rng_state()
+    one, same, other = (engine.build(lambda: nn.Linear(3, 4), seed, torch.device("cpu")).weight for seed in (5, 5, 6))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert seeded == [] and torch.equal(state, torch.get_rng_state())
+
+
 @pytest.fixture
 def hurried(monkeypatch):
     """A clock that lets a minute pass at every look, so that every step is saved."""

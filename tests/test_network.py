@@ -338,3 +338,15 @@ def test_the_answer_may_have_channels_of_its_own(answers):
     assert network.last.out_channels == (answers or 6) and network.head is not None
     torch.nn.init.zeros_(network.last.weight)
     assert (network(picture(40, 33, 6)) == 0).all()  # what b2g's fit to recorruptions starts from
+
+
+def test_a_network_without_chance_makes_no_generator(monkeypatch):
+    """Seeding one forbids a CUDA graph; one that draws has its own where none is given."""
+    picture = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    drawing = EncoderDecoder(1, Architecture(width=4, head=(4, 4)))
+    assert torch.equal(drawing(picture), drawing(picture, None, torch.Generator().manual_seed(0)))
+    quiet = EncoderDecoder(1, Architecture(width=4, head=(4, 4), dropout="none"))
+    monkeypatch.setattr(torch, "Generator", lambda *_: pytest.fail("a generator was made"))
+    quiet(picture)
+    with pytest.raises(pytest.fail.Exception):
+        drawing(picture)

@@ -59,11 +59,11 @@ def viewed(run: theory.Draws, reading: str) -> theory.Draws:
 def invariance(evidence: Evidence):
     """Assumption 1: on J, the answers ignore the picture on J;
     f(Omega(y)) and f(y) of a network of the package."""
+    from b2g.fit import build
     from b2g.network import Architecture, EncoderDecoder
 
-    torch.manual_seed(0)
     shape = Architecture(width=4, head=(4, 4), depth=2, masked_layers="first", norm="all", dropout="none")
-    network = EncoderDecoder(1, shape).double()
+    network = build(lambda: EncoderDecoder(1, shape), 0, torch.device("cpu")).double()
     small, subset = scene()[..., 10:18, 20:28], torch.zeros(1, 1, 8, 8).double()
     subset[..., 2::4, 2::4] = 1.0
     kept = 1 - subset
