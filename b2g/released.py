@@ -108,8 +108,8 @@ def release(path: Path, data: Path) -> dict:
     digest = hashlib.sha256(content).hexdigest()
     if len(content) > MOST_BYTES:
         raise B2GError(f"{path} has {len(content)} bytes; released weights have at most {MOST_BYTES}.")
-    if not record.is_file() or json.loads(record.read_text("utf-8")).get("sha256") != digest:
-        raise B2GError(f"{record}, the record of this training, is missing or another one's; train again.")
+    if _told(record).get("sha256") != digest:
+        raise B2GError(f"{record}, the record of this training, is missing, damaged or another one's; train again.")
     name = release_name(header["method"], json.loads(header["recipe"])["name"], int(header["channels"]))
     file, kept = f"weights/{name}.safetensors", f"weights/{name}.json"
     row = dict(zip(COLUMNS, (name, file, digest, len(content), header["recipe"], kept)))
@@ -119,6 +119,15 @@ def release(path: Path, data: Path) -> dict:
             file.write(source)
     _list(row, data / "manifest-released.csv")
     return row
+
+
+def _told(record: Path) -> dict:
+    """What a training record says; nothing where there is none that can be read."""
+    try:
+        found = json.loads(record.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _list(row: dict, manifest: Path) -> None:

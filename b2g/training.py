@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import os
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -178,12 +179,14 @@ def train(
     objective = objective_of(method, recipe, crops, device, seed, precision)
     result = fit(
         objective, recipe.schedule(), progress=progress, label=f"train {method.name}", checkpoint=checkpoint,
-        identity=canonical_json(header), engine=engine,
+        identity=canonical_json(header), engine=engine, forget=False,
     )  # fmt: skip
     header["date"] = datetime.datetime.now(datetime.timezone.utc).date().isoformat()
     sha256 = write_weights(output, objective.network.state_dict(), header)
     trained = {"sha256": sha256, "pictures": len(names), "device": _device_name(device), "precision": precision}
     _write_record(output.with_suffix(".json"), header | trained, method, recipe, result)
+    if checkpoint is not None:  # not before: what cannot be written now is not lost
+        Path(checkpoint).unlink(missing_ok=True)
     return Training(output, sha256, result.history, result.seconds)
 
 
@@ -194,6 +197,8 @@ def check_output(output: Path) -> Path:
         raise B2GError(f"weights are written to a .safetensors file, not to {output}.")
     if output.is_dir() or not output.parent.is_dir():
         raise B2GError(f"{output} cannot be written: it is a folder, or its folder does not exist.")
+    if not os.access(output.parent, os.W_OK):
+        raise B2GError(f"{output} cannot be written: its folder is not yours to write to; name another by -o.")
     return output
 
 

@@ -53,10 +53,12 @@ def changes_of(options) -> dict:
     return found | ({"sigma_to": 0.0} if options.sigma is not None else {})
 
 
-def named(recipe: Recipe, base: Recipe) -> Recipe:
-    """A recipe with a name of its own where its values are not those of ``base``, its channels aside."""
-    same = replace(recipe, channels=base.channels) == base
-    if same:
+def named(recipe: Recipe, base: Recipe, limit: int | None = None) -> Recipe:
+    """A recipe with a name of its own where its values are not those of ``base``, its channels aside, or where
+    only the first ``limit`` pictures are taken: a trial must not pass for the training."""
+    if limit is not None:
+        return replace(named(recipe, base), name=f"{named(recipe, base).name}-first{limit}")
+    if replace(recipe, channels=base.channels) == base:
         return recipe
     level = f"{recipe.sigma:g}" + (f"to{recipe.sigma_to:g}" if recipe.sigma_to else "")
     return replace(recipe, name=f"{base.name}-{recipe.noise}-{level}-{recipe.steps}")
@@ -67,7 +69,7 @@ def run_train(options) -> int:
     from b2g.face import choose_device
 
     method, recipe = chosen(options.method, options.recipe, changes_of(options))
-    recipe = named(recipe, method.chosen_recipe())
+    recipe = named(recipe, method.chosen_recipe(), options.limit)
     output = check_output(options.output or f"{method.name}-{recipe.name}-{recipe.channels}.safetensors")
     device = choose_device(options.device)
     autocast(device, options.precision)  # refuses an unknown precision

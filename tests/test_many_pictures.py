@@ -3,6 +3,8 @@ the command line."""
 
 import hashlib
 import json
+import os
+import types
 from dataclasses import replace
 
 import numpy as np
@@ -200,11 +202,33 @@ def test_wrong_weights_are_refused_in_one_sentence(tmp_path):
         assert "\n" not in str(raised.value)
 
 
-def test_places_that_cannot_be_written_are_refused_before_the_first_step(tmp_path):
+def test_places_that_cannot_be_written_are_refused_before_the_first_step(tmp_path, monkeypatch):
     method, recipe = small()
     for place, sentence in ((tmp_path / "a.pth", "a .safetensors file"), (tmp_path / "no" / "a.safetensors", "folder")):
         with pytest.raises(B2GError, match=sentence):
             train(method, recipe, place)
+    monkeypatch.setattr(os, "access", lambda folder, how: (folder, how) != (tmp_path, os.W_OK))
+    with pytest.raises(B2GError, match="its folder is not yours to write to"):
+        train(method, recipe, tmp_path / "a.safetensors")
+
+
+def test_what_cannot_be_written_at_the_end_is_gone_on_from(tmp_path, monkeypatch):
+    """The checkpoint stays until the weights are there."""
+    clock = iter(range(0, 10**9, 61))
+    monkeypatch.setattr(engine, "time", types.SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    whole = trained(tmp_path)
+    method, recipe = small()
+    place, checkpoint = tmp_path / "late.safetensors", tmp_path / "late.ckpt"
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as disk, pytest.raises(OSError):
+        disk.setattr(training, "write_weights", full)
+        train(method, recipe, place, precision="float32", checkpoint=checkpoint)
+    assert checkpoint.exists() and not place.exists()
+    train(method, recipe, place, precision="float32", checkpoint=checkpoint)
+    assert place.read_bytes() == whole.path.read_bytes() and not checkpoint.exists()
 
 
 # ---- releases ----
@@ -242,8 +266,12 @@ def test_what_cannot_be_released_is_refused(tmp_path, data, monkeypatch):
     write_weights(tmp_path / "other.safetensors", {"w": torch.zeros(2, 2)}, {})
     with pytest.raises(B2GError, match="was not written by 'b2g train'"):
         release(tmp_path / "other.safetensors", data)
-    path.with_suffix(".json").write_text("{}")
-    with pytest.raises(B2GError, match="is missing or another one's"):
+    for text in ("{}", "[]", "{", ""):
+        path.with_suffix(".json").write_text(text)
+        with pytest.raises(B2GError, match="is missing, damaged or another one's"):
+            release(path, data)
+    path.with_suffix(".json").unlink()
+    with pytest.raises(B2GError, match="is missing, damaged or another one's"):
         release(path, data)
 
 
@@ -268,9 +296,9 @@ def test_train_and_release_say_what_they_wrote(tmp_path, data, monkeypatch, caps
     command = ["train", "noise2noise", "--channels", "1", "--limit", "2", "--device", "cpu", "--quiet"]
     assert cli.main(command) == 0
     line = capsys.readouterr().out
-    assert line.startswith("noise2noise -> noise2noise-small-1.safetensors  3 steps, loss ") and line.count("\n") == 1
-    assert cli.main(["release", "noise2noise-small-1.safetensors", "--data", str(data)]) == 0
-    assert "noise2noise-small-1" in released.released()
+    assert line.startswith("noise2noise -> noise2noise-small-first2-1.safetensors  3 steps, loss ") and line.count("\n") == 1
+    assert cli.main(["release", "noise2noise-small-first2-1.safetensors", "--data", str(data)]) == 0
+    assert list(released.released()) == ["noise2noise-small-first2-1"]  # a trial does not pass for the training
     assert cli.main([*command, "-o", "x.pth"]) == 2 and "a .safetensors file" in capsys.readouterr().err
     assert cli.main(["train", "lichi"]) == 2 and "'lichi' is no method to be trained" in capsys.readouterr().err
     assert cli.main(["release", "none.safetensors", "--data", str(data)]) == 2
@@ -282,5 +310,6 @@ def test_a_changed_recipe_has_another_name():
     assert method.gain == 0.1 and named(recipe, method.chosen_recipe()).name == "full-fresh-50-1108200"
     method, recipe = chosen("noise2noise", "small", dict(channels=1))
     assert named(recipe, method.chosen_recipe()) == recipe and recipe.name == "small"
+    assert named(recipe, method.chosen_recipe(), 5) == replace(recipe, name="small-first5")
     with pytest.raises(B2GError, match="has no recipe 'large': choose one of full, small"):
         chosen("noise2noise", "large", {})
