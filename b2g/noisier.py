@@ -14,6 +14,7 @@ doi 10.48550/arXiv.1910.11908):
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Callable
 
 import torch
 import torch.nn.functional as F
@@ -100,9 +101,14 @@ class FromNoisier(Method):
         """Whether all steps are alike, so that they can be a CUDA graph."""
         return True
 
-    def fitted(self, noisy: Tensor, circumstances: Circumstances) -> tuple[CropObjective, list[dict]]:
-        """The objective after its fit to ``noisy`` ``(1, C, H, W)``, and the history."""
+    def fitted(
+        self, noisy: Tensor, circumstances: Circumstances, moment: Callable[[CropObjective], Tensor] | None = None
+    ) -> tuple[CropObjective, list[dict]]:
+        """The objective after its fit to ``noisy`` ``(1, C, H, W)``, and the history.
+
+        ``moment(objective)`` is the answer whose PSNR the history shows, f(y) if None.
+        """
         objective = self.objective(noisy, circumstances)
-        answer = lambda: objective.run(noisy)  # noqa: E731
+        answer = lambda: objective.run(noisy) if moment is None else moment(objective)  # noqa: E731
         result = fit_picture(self, objective, self.schedule(), noisy, circumstances, answer=answer)
         return objective, result.history

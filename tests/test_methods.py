@@ -336,6 +336,20 @@ def test_the_halves_of_a_checkerboard_are_constant_and_opposite():
     assert (first == -1).all() and (second == 1).all()
 
 
+def test_the_last_squares_of_odd_sides_give_the_halves_other_pixels():
+    """A line that is repeated would give both halves the same noise; a mirrored one does not."""
+    picture = torch.rand(1, 1, 9, 7, generator=torch.Generator().manual_seed(3))
+    first, second = pair_downsample(ZSN2N(steps=2, width=4).objective(picture, Circumstances()).noisy)
+    assert first.shape == second.shape == (1, 1, 5, 4)
+    [[seen]] = picture
+    for i in range(4):
+        assert first[0, 0, i, 3] == (seen[2 * i, 5] + seen[2 * i + 1, 6]) / 2
+        assert second[0, 0, i, 3] == (seen[2 * i, 6] + seen[2 * i + 1, 5]) / 2
+    for j in range(3):
+        assert first[0, 0, 4, j] == (seen[8, 2 * j + 1] + seen[7, 2 * j]) / 2
+        assert second[0, 0, 4, j] == (seen[8, 2 * j] + seen[7, 2 * j + 1]) / 2
+
+
 def test_the_loss_of_zs_n2n_is_residual_and_consistency(generator):
     picture = torch.rand(1, 3, 8, 8, generator=generator)
     network = build(lambda: NoisePredictor(3, 4), 0, torch.device("cpu"))

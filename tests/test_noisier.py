@@ -9,6 +9,7 @@ from killed import killed
 from oracles import assert_mean, assert_rate
 
 import b2g
+import b2g.noisier
 from b2g.crops import CropObjective, Drawn
 from b2g.errors import B2GError
 from b2g.method import Circumstances
@@ -122,7 +123,7 @@ def test_noisy_as_clean_looks_at_the_picture_itself_and_noisier2noise_at_correct
     monkeypatch.setattr(CropObjective, "run", lambda self, picture: 0.8 * picture)
     given, where = batch(dirty()), Circumstances(precision="float32")
     for method in (NoisyAsClean, Noisier2Noise, IDDP):
-        monkeypatch.setattr(method, "fitted", lambda self, noisy, circumstances: (self.objective(noisy, circumstances), []))
+        monkeypatch.setattr(method, "fitted", lambda self, noisy, circumstances, _=None: (self.objective(noisy, circumstances), []))
     assert torch.equal(NoisyAsClean(**TINY)(given, where).estimate, 0.8 * given)
     assert torch.equal(IDDP(**TINY)(given, where).estimate, 0.8 * given)
     method = Noisier2Noise(**TINY, strength=0.7, sigma=25, draws=3)  # at 0.5 the answers to 0.8 z would all be 0
@@ -130,6 +131,21 @@ def test_noisy_as_clean_looks_at_the_picture_itself_and_noisier2noise_at_correct
     shown = [noisier(given, 0.7 * SIGMA, generator) for _ in range(3)]
     expected = sum((1.49 * 0.8 * z - z) / 0.49 for z in shown) / 3
     assert torch.allclose(method(given, where).estimate, expected, atol=1e-6)
+
+
+def test_noisier2noise_estimates_sigma_once_for_all_draws_and_shows_what_it_answers(monkeypatch):
+    given, asked = batch(dirty()), []
+    plain = b2g.noisier.given_or_estimated
+    monkeypatch.setattr(b2g.noisier, "given_or_estimated", lambda *a: asked.append(a) or plain(*a))
+    method = Noisier2Noise(**TINY, strength=0.7, draws=5)
+    clean = batch(np.ascontiguousarray(ASTRONAUT))
+    found = method(given, Circumstances(precision="float32", clean=clean))
+    assert len(asked) == 2  # by the fit and by the answer
+    # What the history shows is a corrected answer, not the network's own, and leaves no trace in the fit.
+    assert torch.equal(found.estimate, method(given, Circumstances(precision="float32")).estimate)
+    objective, _ = method.fitted(given, Circumstances(precision="float32"))
+    moment = method.answer(objective, given, method.level(given), torch_generator(0))
+    assert found.history[-1]["psnr"] == pytest.approx(b2g.metrics.psnr(clean, moment), abs=1e-3)
 
 
 def test_the_network_is_a_small_dncnn():

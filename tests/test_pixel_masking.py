@@ -373,6 +373,9 @@ def test_the_four_pairs_are_put_together_again(generator):
         both = torch.cat((given.flatten(), wanted.flatten()))
         assert torch.equal(both.sort().values, picture[..., :6, :8].flatten().sort().values)
         seen.append(given.flatten().sort().values)
+    for y, x in np.ndindex(6, 4):  # across: by a loop, as the fields that are pushed down above
+        assert pairs[2][0][0, 0, y, x] == picture[0, 0, y, 2 * x + y % 2]
+        assert pairs[2][1][0, 0, y, x] == picture[0, 0, y, 2 * x + 1 - y % 2]
     # Pushed down or across, a field has the same pixels;
     # the second pair of each kind is the first one turned round.
     assert torch.equal(seen[0], seen[2]) and torch.equal(seen[1], seen[3]) and not torch.equal(seen[0], seen[1])

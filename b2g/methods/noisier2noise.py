@@ -15,12 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from b2g.crops import CropObjective
 from b2g.fit import mean_of_passes
 from b2g.method import Circumstances, Denoised, check_least
 from b2g.noisier import FromNoisier, corrected, noisier
+from b2g.seeds import torch_generator
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,16 @@ class Noisier2Noise(FromNoisier):
         super().__post_init__()
         check_least("draws", self.draws, 1)
 
-    def answer(self, objective: CropObjective, noisy: Tensor, generator: torch.Generator) -> Tensor:
-        """One corrected answer to a fresh draw of the added noise, ``(1, C, H, W)``."""
-        shown = noisier(noisy, self.strength * self.level(noisy), generator)
+    def answer(self, objective: CropObjective, noisy: Tensor, level: float, generator: torch.Generator) -> Tensor:
+        """One corrected answer to a fresh draw of the added noise, ``(1, C, H, W)``;
+        ``level`` is sigma in the picture's units."""
+        shown = noisier(noisy, self.strength * level, generator)
         return corrected(objective.run(shown), shown, self.strength)
 
     def __call__(self, noisy: Tensor, circumstances: Circumstances = Circumstances()) -> Denoised:
         """Denoise ``noisy`` ``(1, C, H, W)`` in [0, 1] (values outside are welcome: noise is not clipped)."""
-        objective, history = self.fitted(noisy, circumstances)
-        one = lambda: self.answer(objective, noisy, objective.generators[0])  # noqa: E731
+        level = self.level(noisy)
+        moment = lambda fit: self.answer(fit, noisy, level, torch_generator(0, noisy.device))  # noqa: E731
+        objective, history = self.fitted(noisy, circumstances, moment)
+        one = lambda: self.answer(objective, noisy, level, objective.generators[0])  # noqa: E731
         return Denoised(mean_of_passes(one, self.draws, circumstances.progress), history)

@@ -106,9 +106,9 @@ class ZSN2N(Method):
 
     def objective(self, noisy: Tensor, circumstances: Circumstances) -> _PairObjective:
         """The network and its losses, ready to be fitted to ``noisy`` ``(1, C, H, W)``;
-        odd sides grow by one pixel."""
+        odd sides are mirrored by one pixel, so that no pair of the last squares has the same noise twice."""
         height, width = noisy.shape[-2:]
-        even = F.pad(noisy, (0, width % 2, 0, height % 2), mode="replicate")
+        even = F.pad(noisy, (0, width % 2, 0, height % 2), mode="reflect")
         even = even.contiguous(memory_format=torch.channels_last)
         make = lambda: NoisePredictor(noisy.shape[1], self.width)  # noqa: E731
         network = build(make, seed_for("weights", circumstances.seed), noisy.device)
