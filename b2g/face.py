@@ -101,7 +101,9 @@ def denoise(
     ``noisy``: a numpy array ``(H, W)``, ``(H, W, C)`` or ``(N, H, W, C)``, a torch tensor ``(H, W)``,
     ``(C, H, W)`` or ``(B, C, H, W)``, a PIL image, a path, or a list of those; gray or colour, 8 or 16 bit or
     float in [0, 1] (a float may leave the range: noise is not clipped), 16 pixels a side or more. Every
-    picture of a batch is fitted on its own, with a seed of its own.
+    picture of a batch is fitted on its own, with a seed of its own. The same ``seed`` gives the same bytes on a
+    CPU; on a GPU some of PyTorch's sums have no fixed order (mirrored padding and bilinear growth, in ``dip``
+    and the two MPI), and the last digits may differ.
 
     ``method`` is a name (``b2g.methods.METHODS``) or a configured instance; ``profile`` and any ``settings``
     (``steps=500``) choose its fields. ``clean`` is shown against (PSNR), never used. A killed fit goes on

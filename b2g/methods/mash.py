@@ -15,7 +15,8 @@ Our readings. A spread is normalised by the largest of the picture, and the pape
 threshold, gets the code's. A tile is flat as a whole or not at all, and its colours move together, so a
 shuffle is a permutation; pixel by pixel, Eq. 5 would double some pixels and lose others. It is drawn once,
 as in Algorithm 1, with the mean of ten passes as the estimate. Pictures of any size: what is left over by
-whole tiles is not shuffled (the code takes 256x256 only).
+whole tiles is not shuffled (the code takes 256x256 only). The U-Net is Self2Self's, whose partial convolutions are
+plain ones where nothing is hidden, but for the picture's border.
 """
 
 from __future__ import annotations

@@ -179,7 +179,8 @@ class MPI(_Filled):
 class MPIScratch(_Filled):
     """MPI from scratch: the filling alone, from random weights, with as many colours as the picture has.
 
-    ``width`` is the number of channels at every level and of its skip.
+    ``width`` is the number of channels at every level and of its skip. ``official`` is MPI's own filling; there is
+    no published recipe without its weights.
     """
 
     name: ClassVar[str] = "mpi_scratch"

@@ -9,7 +9,8 @@ Written from the stated settings: the U-Net of 991 203 weights in colour, pictur
 3e-4 with a ramp down over the last 30 %, batches of 4, levels from 0 to 50, 300 000 steps. Not followed: the
 official training set (50 000 ImageNet pictures; here BSDS500's 400), its crops (128 pixels here), and Adam's
 second decay of 0.99 (0.999 here, as everywhere in this package). The ramp is read as a cosine. By default
-both pictures of a pair are frozen.
+both pictures of a pair are frozen. The U-Net begins with one of Self2Self's partial convolutions: with
+nothing hidden it is a plain one, but at the picture's border, where it makes up for the zeros outside.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Noise2Noise(Trained):
 
     def network(self, channels: int) -> nn.Module:
         """The U-Net of Noise2Noise."""
-        # Nothing is ever hidden, so behind the first layer plain convolutions do what masked ones would.
+        # Nothing is ever hidden: plain convolutions behind the first layer do what masked ones would, borders aside.
         shape = Architecture(width=self.width, masked_layers="first", norm="none", dropout="none", output="linear")
         return Shifted(EncoderDecoder(channels, shape))
 

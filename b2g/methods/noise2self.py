@@ -4,8 +4,8 @@ Setting: the noisy picture alone, with noise that is independent from pixel to p
 (github.com/czbiohub-sf/noise2self, MIT) is followed: a grid that hides one pixel of every 4x4 square, filled
 from its neighbours, in a fixed cycle; its last phase is kept for validation and never trained on. The paper's
 text has random masks of one pixel in 25, filled with random values, which the code has not. Not followed: the
-code's clipping of the noisy picture, and its fill for one channel only (here each channel is filled from
-itself, one mask for all).
+code's clipping of the noisy picture, its fill for one channel only (here each channel is filled from itself,
+one mask for all), and zeros around the picture where the fill looks beyond it (mirrored here).
 """
 
 from __future__ import annotations

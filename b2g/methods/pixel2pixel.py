@@ -14,7 +14,8 @@ Its AdamW's weight decay is left out: the engine has one optimiser, Adam.
 
 Our readings: the two draws of a pixel differ (the same one twice would ask for the noise itself); one draw
 for all channels; between the three levels the nearest by ratio; 3x3 kernels with LeakyReLU 0.2; a milestone
-halves the rate; the answer is the network's to the noisy picture. The published figures clip the noisy
+halves the rate; the answer is the network's to the noisy picture; the first answers lie about the picture's mean
+(:func:`start_at_mean`). The published figures clip the noisy
 picture to [0, 1] first; here it is taken as it comes.
 """
 

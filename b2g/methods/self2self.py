@@ -4,7 +4,9 @@ Bernoulli masks and dropout.
 The official code (github.com/scut-mingqinchen/self2self, Apache-2.0) and the printed paper differ; the
 profile ``official`` follows the code's numbers (learning rate 1e-4, 150 000 steps, 100 passes), ``paper`` the
 paper's (1e-5, 450 000, 50). Written from their stated facts. What is not followed of the code: its padding
-that grows every map by two pixels, its clipping of masks, its truncation of the answer to 8 bits.
+that grows every map by two pixels, its symmetric padding of the decoder (zeros here), the smaller first weights
+of its encoder (Glorot's; here He's, as in the decoder), its clipping of masks, its truncation of the answer to
+8 bits.
 """
 
 from __future__ import annotations
