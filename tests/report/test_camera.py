@@ -58,5 +58,5 @@ def test_the_other_plan_sets_the_published_length_beside_the_short_one():
         own = type(published)
         assert (short, published) == (own.profile("short"), own.profile("official"))
     [row] = camera.gains([done(tasks[-1], 34.0, 35.5)], camera.LENGTH)
-    assert (row.label, row.planned, row.gain.tolist()) == ("nlr/official", 1, [1.5])
+    assert (row.label, row.planned, row.gain.tolist()) == ("mash/official", 1, [1.5])
     assert camera.gains([done(tasks[-1], 34.0, 35.5)]) == []
